@@ -85,9 +85,9 @@ type PredictionCommit struct {
 	Interval fleetscore.Interval
 	Revision int64                 // the files' rows have it; a larger one is newer
 	Files    []fleetscore.DataFile // written by WritePredictions
-	// Scored finds out which keys the job scored. It is called only if the table has
-	// rows in the interval.
-	Scored func(context.Context) (func(fleetscore.Key) bool, error)
+	// Settled finds out of which keys the job says whose rows in the interval are right: its own, or
+	// those of an earlier job. It is called only if the table has rows in the interval.
+	Settled func(context.Context) (func(fleetscore.Key) (fleetscore.JobID, bool), error)
 }
 
 // rowID is what a table has one row of.
@@ -98,31 +98,31 @@ type rowID struct {
 
 // CommitPredictions makes a job's prediction files visible in one commit, and in the
 // same commit removes the rows that they supersede: the rows in the interval of the keys
-// that this job scored. So each key and time has one visible row. A row of a newer
+// that this job settled, besides those of the job that is right for a key. So each key and time has one visible row. A row of a newer
 // revision is kept, and this job's row with the same key and time doesn't become
 // visible: so a job that was delayed doesn't replace results of a later job. A job that
 // was committed before changes nothing. The table must exist.
 func (d Predictions) CommitPredictions(ctx context.Context, c PredictionCommit) (int64, error) {
-	var scored func(fleetscore.Key) bool
+	var settled func(fleetscore.Key) (fleetscore.JobID, bool)
 	newer := map[rowID]bool{} // rows that stay in place of the job's own
 	r := table.Replacement{Guard: jobEntry(c.Job), Interval: c.Interval, Add: c.Files, Begin: func() { clear(newer) },
 		Name: func() func(fleetscore.ShardRange) string { return jobFile(c.Job) }}
 	r.Superseded = func(f *table.Frame, s table.TableSchema) ([]bool, error) {
-		if scored == nil {
+		if settled == nil {
 			var err error
-			if scored, err = c.Scored(ctx); err != nil {
+			if settled, err = c.Settled(ctx); err != nil {
 				return nil, err
 			}
 		}
 		keys, index := f.Keys(s.Key)
 		out := make([]bool, f.Len())
-		mine := make([]bool, len(keys))
+		mine, right := make([]bool, len(keys)), make([]fleetscore.JobID, len(keys))
 		for i, k := range keys {
-			mine[i] = scored(k)
+			right[i], mine[i] = settled(k)
 		}
-		revisions := f.Longs("Revision")
+		revisions, jobs := f.Longs("Revision"), f.Texts("Job")
 		for i, t := range f.Longs(s.Time) {
-			if !mine[index[i]] || !c.Interval.ContainsMicros(fleetscore.Micros(t)) {
+			if !mine[index[i]] || !c.Interval.ContainsMicros(fleetscore.Micros(t)) || jobs(i) == string(right[index[i]]) {
 				continue
 			}
 			if out[i] = revisions[i] <= c.Revision; !out[i] {

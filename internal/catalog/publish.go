@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"cmp"
 	"context"
 	"slices"
 
@@ -28,22 +29,28 @@ type Results struct {
 
 // Publish makes a job's results visible: predictions, then coverage, each by one
 // commit. Predictions of earlier jobs in the interval are replaced where the job scored
-// the key, and removed where its rows have vanished. What was published before a crash is recognised and not published again.
+// the key, and removed where its rows have vanished. A key that keeps the results of an earlier job has predictions of that
+// job alone. What was published before a crash is recognised and not published again.
 // The tables must exist.
 func (c *Catalog) Publish(ctx context.Context, r Results) error {
 	coverage := c.Coverage(r.Pipeline)
 	if r.Scored > 0 || r.Vanished {
 		_, err := c.Predictions(r.Pipeline).CommitPredictions(ctx, PredictionCommit{Job: r.Job, Interval: r.Interval, Revision: r.Revision, Files: r.Predictions,
-			Scored: func(ctx context.Context) (func(fleetscore.Key) bool, error) {
+			Settled: func(ctx context.Context) (func(fleetscore.Key) (fleetscore.JobID, bool), error) {
 				items, err := coverage.ReadItems(ctx, r.Coverage, ItemQuery{})
 				if err != nil {
 					return nil, err
 				}
-				keys := make(map[fleetscore.Key]bool, len(items))
+				of := make(map[fleetscore.Key]fleetscore.JobID, len(items)) // whose predictions the key has
 				for _, i := range items {
-					keys[i.Key] = i.Kept == "" && i.Outcome == fleetscore.Scored || r.Vanished && i.Outcome == fleetscore.NoData
+					if i.Outcome == fleetscore.Scored || r.Vanished && i.Outcome == fleetscore.NoData {
+						of[i.Key] = cmp.Or(i.Kept, r.Job)
+					}
 				}
-				return func(k fleetscore.Key) bool { return keys[k] }, nil
+				return func(k fleetscore.Key) (job fleetscore.JobID, ok bool) {
+					job, ok = of[k]
+					return job, ok
+				}, nil
 			}})
 		if err != nil && !table.AlreadyCommitted(err) {
 			return err

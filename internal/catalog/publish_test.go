@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/store"
 	"github.com/fleetscore/fleetscore/internal/store/storetest"
@@ -126,5 +128,32 @@ func TestPublishHeldUp(t *testing.T) {
 	}
 	if len(got) != 2*9 {
 		t.Errorf("%d rows, want 18", len(got))
+	}
+}
+
+// TestPublishKept: a sensor that keeps the results of an earlier job loses predictions of a job that is older still, and was published after that
+// one. A sensor whose rows have vanished loses all; predictions of a newer job stay.
+func TestPublishKept(t *testing.T) {
+	t.Parallel()
+	b := openTemp(t)
+	c := New(b)
+	late := results(t, c, "late", 3, 0, 9)
+	late.Predictions, late.Scored, late.Vanished = nil, 0, true
+	items := []fleetscore.Item{{Key: "d0", Outcome: fleetscore.Scored, Kept: "right", Rows: 5}, {Key: "d1", Outcome: fleetscore.NoData}}
+	var err error
+	if late.Coverage, err = c.Coverage("p").WriteItems(t.Context(), items, []string{"Device"}, late.Job, late.Interval); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range []Results{results(t, c, "right", 2, 0, 5), results(t, c, "old", 1, 3, 8), results(t, c, "newer", 4, 8, 9), late} {
+		if err := c.Publish(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := map[cell]float64{{"d1", 409 * quarter}: 4, {"d0", 409 * quarter}: 4}
+	for n := range fleetscore.Micros(5) {
+		want[cell{"d0", (401 + n) * quarter}] = 2
+	}
+	if d := cmp.Diff(want, visible(t, b), cmp.AllowUnexported(cell{})); d != "" {
+		t.Errorf("predictions (-want +got):\n%s", d)
 	}
 }

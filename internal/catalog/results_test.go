@@ -18,7 +18,9 @@ import (
 
 func commitOf(job fleetscore.JobID, iv fleetscore.Interval, revision int64, scored func(fleetscore.Key) bool, files []fleetscore.DataFile) PredictionCommit {
 	return PredictionCommit{Job: job, Interval: iv, Revision: revision, Files: files,
-		Scored: func(context.Context) (func(fleetscore.Key) bool, error) { return scored, nil }}
+		Settled: func(context.Context) (func(fleetscore.Key) (fleetscore.JobID, bool), error) {
+			return func(k fleetscore.Key) (fleetscore.JobID, bool) { return job, scored(k) }, nil
+		}}
 }
 
 // TestSupersede runs jobs over random keys and intervals, and compares what

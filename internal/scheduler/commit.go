@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/fleetscore/fleetscore"
@@ -148,7 +147,7 @@ func (s *Scheduler) publish(ctx context.Context, j fleetscore.Job, inputs []ledg
 		}
 	}
 	r := catalog.Results{Job: j.ID, Pipeline: j.Pipeline, Interval: j.Interval, Revision: j.Created.UnixMilli(),
-		Predictions: total.Predictions, Coverage: total.Coverage, Scored: total.Outcomes[fleetscore.Scored] - total.Kept.Keys, Vanished: strings.HasPrefix(j.Backfill, lateName)}
+		Predictions: total.Predictions, Coverage: total.Coverage, Scored: total.Outcomes[fleetscore.Scored] - total.Kept.Keys, Vanished: isLate(j)}
 	if j.Rerun != nil {
 		if err := s.carry(ctx, j, inputs, total, &r); err != nil {
 			return err

@@ -33,7 +33,11 @@ func (s *Scheduler) planAll(ctx context.Context, name string) (next, error) {
 	var problems []error
 	if p, ok := cfg.Pipelines[name]; ok && revises(cfg) {
 		n.Topics = append(n.Topics, ledger.DatasetTopic(p.Dataset))
-		problems = append(problems, s.rescore(ctx, name, p))
+		looked, err := s.rescore(ctx, name, p)
+		if !looked {
+			return next{}, err
+		}
+		problems = append(problems, err)
 	}
 	if len(jobs) > 0 {
 		p := cfg.Pipelines[name]

@@ -153,65 +153,75 @@ const maxUnlooked = 256
 
 var errLooked = errors.New("the revisions were looked for meanwhile")
 
+// isLate reports whether a job scores rows that late readings changed.
+func isLate(j fleetscore.Job) bool { return strings.HasPrefix(j.Backfill, lateName) }
+
 // rescore makes a job of low priority over each interval that a job scored before and in
 // which late readings changed rows since. The sensors whose rows are the same keep their
 // results. Up to which commit revisions were looked for is written together with
-// the jobs.
-func (s *Scheduler) rescore(ctx context.Context, name string, p fleetscore.PipelineConfig) error {
-	d := s.catalog.Dataset(p.Dataset)
-	snap, err := d.Snapshot(ctx)
-	if fleetscore.NotFound.Is(err) {
-		return nil
-	} else if err != nil {
-		return err
-	}
+// the jobs. looked reports whether that is known: rows that were read before may be revised unseen.
+func (s *Scheduler) rescore(ctx context.Context, name string, p fleetscore.PipelineConfig) (looked bool, err error) {
 	view, err := s.ledger.Schedule(ctx, name)
 	if err != nil {
-		return err
+		return false, err
 	}
 	from := view.State.Revised
+	looked = from > 0
+	d, version := s.catalog.Dataset(p.Dataset), int64(0) // which makes the table
+	snap, err := d.Snapshot(ctx)
+	switch {
+	case err == nil:
+		version = snap.Version
+	case !fleetscore.NotFound.Is(err):
+		return looked, err
+	case looked:
+		return true, nil
+	}
 	var list []table.Revised
-	if from > 0 { // else the pipeline is new: nothing was scored yet
-		if list, err = d.Revised(ctx, from, snap.Version); err != nil {
-			return err
+	if looked { // else the pipeline is new: nothing was scored yet
+		first := from
+		if first > version+1 { // the dataset was made anew
+			first = 0
+		}
+		if list, err = d.Revised(ctx, first, version); err != nil {
+			return looked, err
+		}
+		if len(list) == 0 && first == from && version-from < maxUnlooked {
+			return looked, nil
 		}
 	}
-	if from > 0 && len(list) == 0 && snap.Version-from < maxUnlooked {
-		return nil
-	}
-	intervals, err := s.scored(ctx, name, list)
+	intervals, err := s.outdated(ctx, name, list)
 	if err != nil {
-		return err
+		return looked, err
 	}
 	now := s.now()
 	made, err := s.ledger.DecideSchedule(ctx, name, func(v ledger.ScheduleView) (ledger.ScheduleDecision, error) {
 		if v.State.Revised != from {
 			return ledger.ScheduleDecision{}, errLooked
 		}
-		v.State.Revised = snap.Version + 1
+		v.State.Revised = version + 1
 		out := ledger.ScheduleDecision{State: v.State}
 		for _, iv := range intervals {
-			if j := covering(v.Active, iv); j != nil && j.Planned == nil {
-				continue // it will read the new rows
-			}
 			j := newJob(name, p, iv, now)
-			j.Priority, j.Backfill = fleetscore.PriorityLow, fmt.Sprint(lateName, snap.Version)
+			j.Priority, j.Backfill = fleetscore.PriorityLow, fmt.Sprint(lateName, version)
 			out.Backfill = append(out.Backfill, j)
 		}
 		return out, nil
 	})
 	if errors.Is(err, errLooked) {
-		return nil
+		return true, nil
 	}
 	for _, j := range made.Backfill {
 		s.log.Info("rows of an interval were revised, which is scored again", "pipeline", name, "job", j.ID, "interval", j.Interval.String())
 	}
-	return err
+	return looked || err == nil, err
 }
 
-// scored are the intervals with revised rows that jobs of a pipeline have scored or are
-// scoring, those of newer jobs first, without those that lie within another one.
-func (s *Scheduler) scored(ctx context.Context, name string, list []table.Revised) (out []fleetscore.Interval, err error) {
+// outdated are the intervals of a pipeline's jobs that have read rows which were revised since, those of newer
+// jobs first, without those that lie within another one. For each of them a new job is needed: only a job over revised rows removes
+// predictions of rows that have vanished, and only a job that is newer than those that have read the old
+// rows replaces their predictions. So a job over revised rows that still waits does for what older jobs have read, and no other does.
+func (s *Scheduler) outdated(ctx context.Context, name string, list []table.Revised) (out []fleetscore.Interval, err error) {
 	if len(list) == 0 {
 		return nil, nil
 	}
@@ -219,6 +229,7 @@ func (s *Scheduler) scored(ctx context.Context, name string, list []table.Revise
 	for _, r := range list {
 		oldest = min(oldest, r.From)
 	}
+	var again []fleetscore.Interval // out, and those of jobs that wait
 	const page = 100
 	for f := (ledger.JobFilter{Pipeline: name, Limit: page}); ; {
 		jobs, err := s.ledger.Jobs(ctx, f) // the newest first
@@ -226,14 +237,18 @@ func (s *Scheduler) scored(ctx context.Context, name string, list []table.Revise
 			return nil, err
 		}
 		for _, j := range jobs {
+			if isLate(j) && j.State == fleetscore.JobWaiting {
+				again = append(again, j.Interval)
+				continue
+			}
 			from, to := fleetscore.MicrosOf(j.Interval.From), fleetscore.MicrosOf(j.Interval.To)
 			touched := slices.ContainsFunc(list, func(r table.Revised) bool { return r.From < to && from < r.To })
-			inside := slices.ContainsFunc(out, func(o fleetscore.Interval) bool {
+			inside := slices.ContainsFunc(again, func(o fleetscore.Interval) bool {
 				return !o.From.After(j.Interval.From) && !j.Interval.To.After(o.To)
 			})
-			read := j.State == fleetscore.JobSucceeded || j.State == fleetscore.JobPartlyFailed || !j.State.Ended() && j.Planned != nil
+			read := j.State == fleetscore.JobSucceeded || j.State == fleetscore.JobPartlyFailed || j.Planned != nil && j.State != fleetscore.JobCanceled // one that failed may have predictions too
 			if touched && read && !inside {
-				out = append(out, j.Interval)
+				out, again = append(out, j.Interval), append(again, j.Interval)
 			}
 		}
 		// A job is made after its rows, so that older ones concern earlier rows only.
@@ -248,7 +263,7 @@ func (s *Scheduler) scored(ctx context.Context, name string, list []table.Revise
 // were, and whose results it has to replace; empty if there is none. working are the jobs
 // that were planned and haven't ended.
 func behind(j fleetscore.Job, working []fleetscore.Job) string {
-	if !strings.HasPrefix(j.Backfill, lateName) {
+	if !isLate(j) {
 		return ""
 	}
 	for _, o := range working {

@@ -73,6 +73,9 @@ func (s *Scheduler) unchanged(ctx context.Context, j fleetscore.Job) (*fleetscor
 	if old == nil || old.State != fleetscore.JobSucceeded || old.Content != j.Content {
 		return nil, err
 	}
+	if isLate(j) && !isLate(*old) {
+		return nil, nil // predictions of rows that have vanished may be there: of an older job that ended after it, or of a sensor that had no row left for it
+	}
 	return old, nil
 }
 

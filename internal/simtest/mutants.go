@@ -56,12 +56,13 @@ const (
 	skipsLate         mutant = "a server that goes on after another one leaves out late readings that weren't committed"
 	hidesRevisions    mutant = "a commit doesn't say which rows it revised"
 	forgetsStates     mutant = "a query's state isn't found"
+	keepsVanished     mutant = "predictions of rows that have vanished stay"
 )
 
 // mutants are all faults that must be found.
 var mutants = []mutant{overwritesCommits, commitsTwice, losesOwnMark, heartbeatRevives, coverageStays, oldRowsReturn, answersUnsynced, ticksAhead, forgetsPosition, forgetsJobs, forgetsReaders,
 	skipsRows, replacesHalf, replacesNothing, startsBeside, forgetsPause, forgetsDueTimes, hurriesBackfills, forgetsCarried, overlooksMachines, forgetsToken, countsNothing, sparesSuspects, startsEarly, skipsReadings, mistakesKinds, chargesLosses,
-	skipsLate, hidesRevisions, forgetsStates}
+	skipsLate, hidesRevisions, forgetsStates, keepsVanished}
 
 func isCommit(name fleetscore.BlobName) bool {
 	return strings.Contains(string(name), "_delta_log/") && strings.HasSuffix(string(name), ".json")

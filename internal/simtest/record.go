@@ -181,7 +181,8 @@ func (w *world) hurried(ctx context.Context, j fleetscore.Job) bool {
 }
 
 // Jobs lists jobs. A commit that doesn't heed which job is newer takes each for the
-// newest; one that doesn't heed that a job is a rerun carries no outcomes over.
+// newest; one that doesn't heed that a job is a rerun carries no outcomes over, and one that doesn't heed that rows
+// were revised removes no predictions.
 func (l *witness) Jobs(ctx context.Context, f ledger.JobFilter) ([]fleetscore.Job, error) {
 	jobs, err := l.Ledger.Jobs(ctx, f)
 	for i := range jobs {
@@ -191,6 +192,8 @@ func (l *witness) Jobs(ctx context.Context, f ledger.JobFilter) ([]fleetscore.Jo
 			jobs[i].Created = jobs[i].Created.AddDate(1, 0, 0)
 		case l.w.mutant == forgetsCarried:
 			jobs[i].Rerun = nil
+		case l.w.mutant == keepsVanished:
+			jobs[i].Backfill = ""
 		}
 	}
 	return jobs, err

@@ -53,8 +53,9 @@ func (w *world) reached(ctx context.Context, by *process, kind, subject string) 
 	return f, nil
 }
 
-// storeLimit is how long a call to a store lasts at most, as with the real ones.
-const storeLimit = 2 * time.Minute
+// storeLimit is how long a call to a store lasts at most. That of real ones is 2 minutes; here it is less, as the time of
+// grace is, so that a commit of which two or three calls hang ends within that time.
+const storeLimit = 50 * time.Second
 
 // ledgerOf is the ledger as a process sees it.
 func (w *world) ledgerOf(by *process) ledger.Ledger {

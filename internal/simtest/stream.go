@@ -321,13 +321,17 @@ func (w *world) send(ctx context.Context, d fleetscore.Key, rnd *rand.Rand) {
 	off := []time.Duration{0, 0, 0, 0, -time.Second, -3 * time.Minute, 4 * time.Minute, time.Hour}[rnd.IntN(8)]
 	serial, used := 0.0, map[fleetscore.Micros]bool{}
 	var last []byte
+	pause, late, oldest := 20*time.Second, 5, 60
+	if w.mutant == keepsVanished { // so that sensors often have a single row, which vanishes
+		pause, late, oldest = time.Minute, 2, 200
+	}
 	for w.more(time.Now()) && ctx.Err() == nil {
-		time.Sleep(time.Second + time.Duration(rnd.Int64N(int64(20*time.Second))))
+		time.Sleep(time.Second + time.Duration(rnd.Int64N(int64(pause))))
 		var batch []reading
 		for range 1 + rnd.IntN(3) {
 			age := time.Duration(rnd.Int64N(int64(time.Second)))
-			if rnd.IntN(5) == 0 {
-				age *= time.Duration(1 + rnd.IntN(60))
+			if rnd.IntN(late) == 0 {
+				age *= time.Duration(1 + rnd.IntN(oldest))
 			}
 			at := fleetscore.MicrosOf(time.Now().Add(off - age))
 			if used[at] {

@@ -353,7 +353,7 @@ func (w *world) checkReadings(p *problems, all *final, kept map[reading]bool) {
 }
 
 // checkRescored checks that predictions are those of the rows as they are in the end, after all revisions:
-// for each row for which the newest job over its time had to score its sensor, and no others. A job that failed or was canceled leaves what there was.
+// for each row for which the newest job over its time had to score its sensor, and no others. A job that was canceled, or has no outcomes, leaves what there was.
 func (w *world) checkRescored(ctx context.Context, p *problems, c *catalog.Catalog, all *final) error {
 	pipeline := w.pipelines[1]
 	jobs, err := w.ledger.Jobs(ctx, ledger.JobFilter{Pipeline: pipeline})
@@ -384,7 +384,7 @@ func (w *world) checkRescored(ctx context.Context, p *problems, c *catalog.Catal
 			}
 			_, whole := w.record.intervals[j.ID]
 			_, scored := w.record.scored[j.ID][row.key]
-			return whole && (scored || w.record.empty[j.ID][row.key]) && (j.State == fleetscore.JobSucceeded || j.State == fleetscore.JobPartlyFailed) && !w.expired(row.at)
+			return whole && (scored || w.record.empty[j.ID][row.key]) && j.State != fleetscore.JobCanceled && j.Outcomes.Total() > 0 && !w.expired(row.at)
 		}
 		return false
 	}

@@ -165,7 +165,9 @@ func newWorld(t *testing.T, seed uint64, m mutant, dir string, trace func(string
 		w.priority[name] = []fleetscore.Priority{"", "", fleetscore.PriorityHigh, fleetscore.PriorityLow}[w.rnd.IntN(4)]
 	}
 	w.limits = drawLimits(w.rnd)
-	w.query = drawQuery(seed)
+	if w.query = drawQuery(seed); m == keepsVanished { // only where sessions are revised do rows vanish
+		w.query = querying{timeout: 30 * time.Second, most: 24 * time.Hour, within: 4 * time.Minute}
+	}
 	if w.rnd.IntN(3) == 0 {
 		w.machines = map[string]bool{}
 		if err := w.writeCommands(); err != nil {
