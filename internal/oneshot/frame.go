@@ -2,7 +2,6 @@ package oneshot
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/fleet"
+	"github.com/fleetscore/fleetscore/internal/scorer"
 	"github.com/fleetscore/fleetscore/internal/table"
 	"github.com/fleetscore/fleetscore/internal/table/ipc"
 )
@@ -53,6 +53,18 @@ func (r *run) scoreFrame(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	results, err := mapResults(r.cfg.Frame.Results, in.Rows.Len())
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if results != nil {
+			err = errors.Join(err, unix.Munmap(results))
+		}
+	}()
+	n := in.Rows.Len()
+	numbers := unsafe.Slice((*float64)(unsafe.Pointer(unsafe.SliceData(results))), 2*n)
+	r.buffers = scorer.Buffers{Prediction: numbers[:n:n], Score: numbers[n:]}
 	result, err := r.score(ctx, in, models)
 	if err != nil {
 		return err
@@ -60,10 +72,7 @@ func (r *run) scoreFrame(ctx context.Context) (err error) {
 	r.count(in, result)
 	_, end := r.stage("writing", 0, "rows")
 	defer end()
-	written := make(chan error, 1) // the results are written at the same time
-	go func() { written <- r.cfg.Frame.writeResults(result.Predictions) }()
-	err = r.writeCoverage(r.cfg.Frame.Coverage, in, result)
-	return cmp.Or(<-written, err)
+	return r.writeCoverage(r.cfg.Frame.Coverage, in, result)
 }
 
 // readFrame waits until the rows are complete, and reads them. The caller unmaps the memory that they refer to.
@@ -89,7 +98,7 @@ func (r *run) readFrame(ctx context.Context) (mapped []byte, in *table.Input, er
 	}
 	opt.Say = table.Words{TimeUnit: "pandas.to_datetime(…, unit=…)"}
 	if bytes.HasPrefix(mapped, []byte(ipc.StreamMagic)) {
-		in, err = ipc.ReadStream(ctx, frameName, mapped, schema, opt, large[uint32])
+		in, err = ipc.ReadStream(ctx, frameName, mapped, schema, opt)
 		return mapped, in, err
 	}
 	in, err = table.ReadSources(ctx, []table.Source{{Name: frameName, Format: table.CSV, SizeBytes: st.Size(), Open: func(context.Context) (io.ReadCloser, error) {
@@ -98,16 +107,19 @@ func (r *run) readFrame(ctx context.Context) (mapped []byte, in *table.Input, er
 	return mapped, in, err
 }
 
-// writeResults gives the results their place in the file, whose size they become.
-func (f *Frame) writeResults(p *fleetscore.Predictions) error {
-	at := int64(0)
-	for _, numbers := range [][]float64{p.Prediction, p.Score} {
-		bytes := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(numbers))), 8*len(numbers))
-		n, err := f.Results.WriteAt(bytes, at)
-		if err != nil {
-			return fleetscore.Errorf(fleetscore.Exhausted, opScore, frameName, "the results can't be written: %w", err).WithHint("free some memory")
-		}
-		at += int64(n)
+// mapResults maps the memory for the results of n rows; nil for none.
+func mapResults(f *os.File, n int) ([]byte, error) {
+	if n == 0 {
+		return nil, nil
 	}
-	return fleetscore.Wrap(opScore, frameName, f.Results.Truncate(at))
+	size := int64(n) * 16
+	err := reserve(f, size)
+	var mapped []byte
+	if err == nil {
+		mapped, err = unix.Mmap(int(f.Fd()), 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|mapAhead)
+	}
+	if err != nil {
+		return nil, fleetscore.Errorf(fleetscore.Exhausted, opScore, frameName, "there is no memory for the results: %w", err)
+	}
+	return mapped, nil
 }

@@ -58,6 +58,7 @@ func TestFrame(t *testing.T) {
 	if _, err := Run(t.Context(), cfg); err != nil {
 		t.Fatal(err)
 	}
+	cfg.ResultsOnly = false
 	coverage := read(t, cfg, "coverage.csv")
 	var want []float64
 	for _, name := range []string{"Prediction", "Score"} {
@@ -155,7 +156,14 @@ func TestFrameThatCannotBeScored(t *testing.T) {
 		"no rows":   {"", func(*Config) {}, "the DataFrame"},
 		"no column": {rows, func(c *Config) { c.Features = []string{"Valeu"} }, "Valeu"},
 		"no Arrow":  {"\xff\xff\xff\xff\xff\x00\x00\x00\x01", func(*Config) {}, "not a sound Arrow file"},
-		"no memory": {rows, func(c *Config) { c.Frame.Results = c.Frame.Rows; c.Frame.Results.Close() }, "the DataFrame"},
+		"no room": {rows, func(c *Config) {
+			var err error
+			if c.Frame.Results, err = os.Open(c.Frame.Results.Name()); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { c.Frame.Results.Close() })
+		}, "no memory for the results"},
+		"no file": {rows, func(c *Config) { c.Frame.Results = c.Frame.Rows; c.Frame.Results.Close() }, "the DataFrame"},
 	} {
 		cfg := good
 		cfg.Frame = frameOf(t, []byte(c.rows))

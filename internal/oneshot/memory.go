@@ -7,7 +7,6 @@ import (
 	"runtime/debug"
 	"runtime/metrics"
 	"sync/atomic"
-	"unsafe"
 )
 
 // A run over a few hundred thousand rows ends after some tens of milliseconds, of which collections of garbage would take a
@@ -50,19 +49,3 @@ func FewCollections() (end func()) {
 	runtime.SetFinalizer(new(garbage), collected)
 	return usual
 }
-
-// large gives memory for n values that are all written. Where the system has large pages, it takes these, because to take
-// memory page by page takes longer than to score.
-func large[T float64 | uint32](n int) []T {
-	out := make([]T, n)
-	if size := uintptr(n) * unsafe.Sizeof(*new(T)); size >= largePage {
-		from := uintptr(unsafe.Pointer(unsafe.SliceData(out)))
-		// What lies in the same pages before and after is memory of this process, too.
-		end := (from + size + largePage - 1) &^ (largePage - 1)
-		from &^= largePage - 1
-		takeLargePages(from, end-from)
-	}
-	return out
-}
-
-const largePage = 2 << 20 // bytes

@@ -118,10 +118,11 @@ var Formats = []string{"csv", "parquet", "arrow"}
 
 // run holds the state of one call.
 type run struct {
-	cfg   Config
-	m     *Manifest
-	out   *Folder
-	noted sync.Mutex // guards the maps of m: stages may run, and files be written, at the same time
+	cfg     Config
+	m       *Manifest
+	out     *Folder
+	buffers scorer.Buffers
+	noted   sync.Mutex // guards the maps of m: stages may run, and files be written, at the same time
 }
 
 // Run scores a fleet. It fails if nothing could be scored at all because rows, models
@@ -329,14 +330,12 @@ func (r *run) read(ctx context.Context) (*table.Input, error) {
 func (r *run) score(ctx context.Context, in *table.Input, models fleet.Source) (*scorer.Result, error) {
 	done, end := r.stage("scoring", int64(len(in.Rows.Keys)), "sensors")
 	defer end()
-	n := in.Rows.Len()
 	position := "--features-by position"
 	if r.cfg.Frame != nil {
 		position = `features_by="position"`
 	}
 	return scorer.Score(ctx, scorer.Spec{Features: r.cfg.Features, FeaturesBy: r.cfg.FeaturesBy, PositionOption: position, Label: r.cfg.Label, Missing: r.cfg.Missing, AllRows: r.cfg.ResultsOnly || r.cfg.Frame != nil,
-		Buffers:      scorer.Buffers{Prediction: large[float64](n), Score: large[float64](n), Rows: large[uint32](n)},
-		ModelTimeout: r.cfg.ModelTimeout, Workers: r.cfg.Workers, Log: r.cfg.Log, Progress: done,
+		Buffers: r.buffers, ModelTimeout: r.cfg.ModelTimeout, Workers: r.cfg.Workers, Log: r.cfg.Log, Progress: done,
 		Use: r.cfg.Runtime, Foreign: r.cfg.Foreign, Whole: r.cfg.Whole}, in.Rows, models.Keys(), models)
 }
 

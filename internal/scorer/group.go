@@ -32,10 +32,10 @@ const manyKeys = 1 << 14
 func (g *grouping) bundles() int { return (g.keys + g.per - 1) / g.per }
 
 // groupRows counts the rows of every part, each worker in its share of the
-// rows, and then places them in a memory that has room for them.
-func groupRows(rows *fleetscore.Rows, workers int, placed []uint32) grouping {
+// rows, and then places them.
+func groupRows(rows *fleetscore.Rows, workers int) grouping {
 	n, keys := rows.Len(), len(rows.Keys)
-	g := grouping{index: rows.KeyIndex, keys: keys, per: max(1, min(maxBundle, keys/(16*workers))), rows: placed}
+	g := grouping{index: rows.KeyIndex, keys: keys, per: max(1, min(maxBundle, keys/(16*workers))), rows: make([]uint32, n)}
 	if keys > manyKeys {
 		g.shift = bits.Len(uint(g.per))
 		g.per = 1 << g.shift

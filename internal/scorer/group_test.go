@@ -45,7 +45,7 @@ func checkGroups(t interface{ Fatalf(string, ...any) }, keys, n, workers int, or
 		rows.Times = append(rows.Times, at)
 		want[k] = append(want[k], uint32(i))
 	}
-	g := groupRows(rows, workers, make([]uint32, n))
+	g := groupRows(rows, workers)
 	if g.timed != timed {
 		t.Fatalf("in the order of times: got %v, want %v", g.timed, timed)
 	}

@@ -39,7 +39,7 @@ type Spec struct {
 	Label          string                 // column with the truth to pass on; empty for none
 	Missing        fleetscore.MissingRule // what becomes of rows that lack a feature; empty means fail
 	AllRows        bool                   // rows without a prediction stay in the result, with NaN
-	Buffers        Buffers                // memory that the caller gives
+	Buffers        Buffers                // where results are put
 	Timing         bool                   // items tell how long their models took, which costs a look at the clock for each
 	ModelTimeout   time.Duration          // loading and scoring of one key; 0 means 10 s
 	// Tries is how often a key is scored whose model exceeds ModelTimeout, as the machine
@@ -78,12 +78,8 @@ type Spec struct {
 	Now            func() time.Time // the time that ModelTimeout is measured by; nil means time.Now
 }
 
-// Buffers are memory with a place for each row: two for results, and one for Score's own use. The zero value lets
-// Score take memory by itself.
-type Buffers struct {
-	Prediction, Score []float64
-	Rows              []uint32
-}
+// Buffers are memory for a result of each row. The zero value lets Score take memory of its own.
+type Buffers struct{ Prediction, Score []float64 }
 
 // Result is the scored rows and what became of every key.
 type Result struct {
@@ -191,7 +187,7 @@ func prepare(spec Spec, rows *fleetscore.Rows) (*run, error) {
 	}
 	n, k := rows.Len(), len(rows.Keys)
 	if spec.Buffers.Prediction == nil {
-		spec.Buffers = Buffers{make([]float64, n), make([]float64, n), make([]uint32, n)}
+		spec.Buffers = Buffers{make([]float64, n), make([]float64, n)}
 	}
 	r := &run{spec: spec, rows: rows, prediction: spec.Buffers.Prediction, score: spec.Buffers.Score,
 		items: make([]fleetscore.Item, k), degenerate: make([]bool, k), harmful: make([]bool, k), apart: make([]bool, k), digests: make([]fleetscore.Digest, k)}
@@ -209,7 +205,7 @@ func prepare(spec Spec, rows *fleetscore.Rows) (*run, error) {
 		r.label = rows.Column(spec.Label)
 	}
 	r.causes = causes{}
-	r.group = groupRows(rows, spec.Workers, spec.Buffers.Rows)
+	r.group = groupRows(rows, spec.Workers)
 	return r, nil
 }
 

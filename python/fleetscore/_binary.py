@@ -33,9 +33,11 @@ def main() -> NoReturn:
     os.execv(program, ["fleetscore"] + sys.argv[1:])
 
 
-def run(args: Sequence[str], files: Sequence[IO[bytes]], feed: Callable[[], None], use: Callable[[bytes], T], good: Tuple[int, ...] = (0,)) -> T:
+def run(args: Sequence[str], files: Sequence[IO[bytes]], feed: Callable[[], None], wait: Callable[[], None],
+        use: Callable[[bytes], T], good: Tuple[int, ...] = (0,)) -> T:
     """Runs a command of the program that hands over by files (docs/formats/frame.md), and gives what use makes of its
-    answer; raises Error with its message unless it ends well. feed fills files while the program starts; use works while it ends."""
+    answer; raises Error with its message unless it ends well. feed fills files while the program starts, wait works while it scores,
+    and use while it ends."""
     with memory() as said:
         program = subprocess.Popen([path()] + list(args), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, env=environment(),
                                    pass_fds=[f.fileno() for f in files])
@@ -47,6 +49,7 @@ def run(args: Sequence[str], files: Sequence[IO[bytes]], feed: Callable[[], None
                     program.stdin.close()
                 except OSError:  # it has ended, and says why
                     pass
+                wait()
                 answer = program.stdout.read()
             made = use(answer) if answer else None
             code = program.wait()

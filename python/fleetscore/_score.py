@@ -102,13 +102,19 @@ def score(df: Any, *, models: "Union[str, os.PathLike[str]]", key: Union[str, Se
             exchange.write(rows, columns)
             rows.flush()
 
+        def wait() -> None:
+            try:  # memory for the results, which takes the program longer than to score when it has to take it
+                os.posix_fallocate(results.fileno(), 0, 16 * len(df))
+            except (AttributeError, OSError):  # the program takes it, or says that there is none
+                pass
+
         def use(answer: bytes) -> Result:
             covered.seek(0)
             file = covered.read()
             return Result(exchange.extended(results), lambda: exchange.coverage(file, keys, () if time else ("first", "last")), json.loads(answer))
 
         try:
-            result = _binary.run(args, (rows, results, covered), feed, use, good=(0, 3))
+            result = _binary.run(args, (rows, results, covered), feed, wait, use, good=(0, 3))
         except Error as e:
             raise Error(by_arguments(str(e)), e.kind) from None
     say(result.manifest)

@@ -71,7 +71,7 @@ func read(t testing.TB, data []byte, s table.Schema, opt table.ReadOptions) (*ta
 	t.Helper()
 	in, err := Read(t.Context(), "rows", bytes.NewReader(data), int64(len(data)), s, opt)
 	if !bytes.HasPrefix(data, []byte(FileMagic)) {
-		mapped, e := ReadStream(t.Context(), "rows", data, s, opt, makeNumbers)
+		mapped, e := ReadStream(t.Context(), "rows", data, s, opt)
 		if (err == nil) != (e == nil) || err != nil && err.Error() != e.Error() {
 			t.Errorf("in memory: got the error %v, want %v", e, err)
 		}
@@ -349,7 +349,7 @@ func FuzzRead(f *testing.F) {
 		if err == nil && len(in.Rows.KeyIndex) != in.Rows.Len() {
 			t.Errorf("%d rows have %d keys", in.Rows.Len(), len(in.Rows.KeyIndex))
 		}
-		in, err = ReadStream(t.Context(), "rows", data, schema, table.ReadOptions{}, makeNumbers)
+		in, err = ReadStream(t.Context(), "rows", data, schema, table.ReadOptions{})
 		if err == nil && len(in.Rows.KeyIndex) != in.Rows.Len() {
 			t.Errorf("in memory, %d rows have %d keys", in.Rows.Len(), len(in.Rows.KeyIndex))
 		}
@@ -361,7 +361,7 @@ func TestStreamInMemory(t *testing.T) {
 	t.Parallel()
 	types := map[string]arrow.DataType{"TS": arrow.FixedWidthTypes.Timestamp_s, "Device": dictionary, "Tag": arrow.PrimitiveTypes.Int64, "Value": arrow.PrimitiveTypes.Float64}
 	data := written(t, true, types, map[string]string{"TS": "[1,2]", "Device": `["a","b"]`, "Tag": "[1,1]", "Value": "[10,20]"})
-	in, err := ReadStream(t.Context(), "rows", data, schema, table.ReadOptions{}, makeNumbers)
+	in, err := ReadStream(t.Context(), "rows", data, schema, table.ReadOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -372,7 +372,7 @@ func TestStreamInMemory(t *testing.T) {
 		t.Errorf("after the memory changed: got %v and %v, want 20 and 30", before, after)
 	}
 	for n := range len(data) - 8 { // the last 8 bytes say that the stream ends
-		if _, err := ReadStream(t.Context(), "rows", data[:n], schema, table.ReadOptions{}, makeNumbers); !fleetscore.Corrupt.Is(err) {
+		if _, err := ReadStream(t.Context(), "rows", data[:n], schema, table.ReadOptions{}); !fleetscore.Corrupt.Is(err) {
 			t.Fatalf("the first %d bytes of %d: got %v", n, len(data), err)
 		}
 	}

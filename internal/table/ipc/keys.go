@@ -157,13 +157,9 @@ func numberByMap(rows int, value func(row int) uint64) (codes []uint32, n uint64
 	return codes, uint64(len(place))
 }
 
-func makeNumbers(n int) []uint32 { return make([]uint32, n) }
-
-// combineKeys gives each row of a batch the number of its combination of keys, in place of 0; numbers are below n, and not
-// all are used.
-func combineKeys(keys []keyColumn, index []uint32) (numbers []uint32, n uint64) {
-	rows := len(index)
-	n = 1
+// combineKeys gives each row of a batch the number of its combination of keys; numbers are below n, and not all are used.
+func combineKeys(keys []keyColumn, rows int) (index []uint32, n uint64) {
+	index, n = make([]uint32, rows), 1
 	for _, k := range keys {
 		if n*k.n <= manyNumbers(rows) { // both are below 2³²
 			k.combine(index)

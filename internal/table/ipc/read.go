@@ -43,7 +43,7 @@ func Read(ctx context.Context, name string, r io.Reader, sizeBytes int64, schema
 			in, err = nil, unsound(name, fmt.Errorf("%v", p))
 		}
 	}()
-	f := &reader{name: name, schema: schema, opt: opt, allocate: makeNumbers}
+	f := &reader{name: name, schema: schema, opt: opt}
 	content := bufio.NewReader(r)
 	head, _ := content.Peek(len(FileMagic)) // an error comes again when it is read
 	if string(head) == FileMagic {
@@ -58,8 +58,7 @@ func Read(ctx context.Context, name string, r io.Reader, sizeBytes int64, schema
 }
 
 // ReadStream is Read for a stream that lies in memory, such as a file that is mapped. Value columns may refer to this memory.
-// allocate gives memory for a number of each row of a part.
-func ReadStream(ctx context.Context, name string, stream []byte, schema table.Schema, opt table.ReadOptions, allocate func(n int) []uint32) (in *table.Input, err error) {
+func ReadStream(ctx context.Context, name string, stream []byte, schema table.Schema, opt table.ReadOptions) (in *table.Input, err error) {
 	if err := errors.Join(schema.Validate(), ctx.Err()); err != nil {
 		return nil, err
 	}
@@ -71,7 +70,7 @@ func ReadStream(ctx context.Context, name string, stream []byte, schema table.Sc
 	if _, err := checkStream(bytes.NewReader(stream)); err != nil {
 		return nil, unsound(name, err)
 	}
-	f := &reader{name: name, schema: schema, opt: opt, allocate: allocate}
+	f := &reader{name: name, schema: schema, opt: opt}
 	r, err := ipc.NewReaderFromMessageReader(&messages{rest: stream}, ipc.WithAllocator(bounded(int64(len(stream)))))
 	if err := f.batches(r, err); err != nil {
 		return nil, err
@@ -91,8 +90,6 @@ type reader struct {
 	name   string
 	schema table.Schema
 	opt    table.ReadOptions
-
-	allocate func(n int) []uint32
 
 	begun  bool
 	times  []fleetscore.Micros
@@ -258,7 +255,7 @@ func (f *reader) addKeys(column func(name string) arrow.Array, rows int, keep []
 	if err := cmp.Or(errs...); err != nil {
 		return err
 	}
-	index, n := combineKeys(columns, f.allocate(rows))
+	index, n := combineKeys(columns, rows)
 	index = join(nil, index, keep, false)
 	first := inOrder(index, n)
 	keys := make([]fleetscore.Key, len(first))

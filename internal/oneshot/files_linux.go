@@ -1,6 +1,7 @@
 package oneshot
 
 import (
+	"errors"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -15,7 +16,14 @@ func beginWriting(f *os.File, offset, length int64) {
 // mapAhead maps all pages of a file at once, which costs much less than when each is first used.
 const mapAhead = unix.MAP_POPULATE
 
-// takeLargePages asks for large pages where memory hasn't been used yet. An error is ignored: the pages are small then.
-func takeLargePages(from, size uintptr) {
-	unix.Syscall(unix.SYS_MADVISE, from, size, unix.MADV_HUGEPAGE)
+// reserve gives a file its size, and all of the space for it: a write to mapped memory that has no space would end the process.
+func reserve(f *os.File, size int64) error {
+	if err := f.Truncate(size); err != nil {
+		return err
+	}
+	err := unix.Fallocate(int(f.Fd()), 0, 0, size)
+	if errors.Is(err, unix.EOPNOTSUPP) { // as on some file servers
+		return nil
+	}
+	return err
 }
