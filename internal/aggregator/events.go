@@ -191,22 +191,6 @@ type pending struct {
 	line  fleetscore.Key // what has a watermark of its own; its key if that is the hub's
 }
 
-// waiting is a heap by time, key and order.
-type waiting []pending
-
-func (w waiting) Len() int { return len(w) }
-func (w waiting) Less(i, j int) bool {
-	return cmp.Or(cmp.Compare(w[i].Stamp, w[j].Stamp), cmp.Compare(w[i].Key, w[j].Key), cmp.Compare(w[i].order, w[j].order)) < 0
-}
-func (w waiting) Swap(i, j int) { w[i], w[j] = w[j], w[i] }
-func (w *waiting) Push(x any)   { *w = append(*w, x.(pending)) }
-func (w *waiting) Pop() any {
-	last := (*w)[len(*w)-1]
-	(*w)[len(*w)-1] = pending{}
-	*w = (*w)[:len(*w)-1]
-	return last
-}
-
 const beginning = fleetscore.Micros(math.MinInt64)
 
 const never = fleetscore.Micros(math.MaxInt64)

@@ -162,7 +162,7 @@ func (r *ranking) Add(args []value.Value) {
 	if at == r.most {
 		return
 	}
-	r.rows = slices.Insert(r.rows, at, args)
+	r.rows = slices.Insert(r.rows, at, slices.Clone(args))
 	if len(r.rows) > r.most {
 		r.rows = r.rows[:r.most]
 	}

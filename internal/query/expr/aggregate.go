@@ -196,14 +196,18 @@ func (s *Scope) wholeRow() func(*Env) value.Value {
 
 // Args evaluates the arguments for one row; Accumulator.Add takes them.
 func (a *Aggregate) Args(e *Env) []value.Value {
+	return a.AppendArgs(make([]value.Value, 0, len(a.args)), e)
+}
+
+// AppendArgs is Args appended to a slice.
+func (a *Aggregate) AppendArgs(to []value.Value, e *Env) []value.Value {
 	if a.Name == "count" && a.whole && !a.distinct {
-		return nil
+		return to
 	}
-	out := make([]value.Value, len(a.args))
-	for i, x := range a.args {
-		out[i] = x.Eval(e)
+	for _, x := range a.args {
+		to = append(to, x.Eval(e))
 	}
-	return out
+	return to
 }
 
 // New starts an accumulator.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/query/expr"
+	"github.com/fleetscore/fleetscore/internal/query/sql"
 	"github.com/fleetscore/fleetscore/internal/query/value"
 )
 
@@ -40,10 +41,11 @@ func (p *Plan) NewRunner(reference map[string][]*value.Record, emit func(Row) er
 			if q.joins[i].reference {
 				rows = reference[p.Inputs[q.joins[i].input].Name]
 			}
+			n.keeps = n.keeps || !q.joins[i].reference
 			n.stages = append(n.stages, newStage(&q.joins[i], i+1, len(q.Sources), rows))
 		}
 		for _, w := range q.Windows {
-			n.windows = append(n.windows, newWindow(w, q.group.Aggregates, q.groupOf))
+			n.windows, n.slides = append(n.windows, newWindow(w, q.group.Aggregates, q.groupOf)), n.slides || w.Kind == sql.Sliding
 		}
 		r.nodes = append(r.nodes, n)
 	}
@@ -137,6 +139,10 @@ type node struct {
 	histories []*expr.History
 	stages    []*stage
 	windows   []window
+	keeps     bool      // events, because it joins streams
+	slides    bool      // whether a window keeps entries
+	env       *expr.Env // of the latest event; the next one uses it again if no event is kept
+	entry     entry     // likewise
 }
 
 // failed takes an error of an evaluation.
@@ -152,10 +158,12 @@ func (n *node) push(port int, row *value.Record, stamp fleetscore.Micros) {
 		n.right(port, row, stamp)
 		return
 	}
-	env := &expr.Env{Rows: make([]*value.Record, len(n.q.Sources)), Stamps: make([]fleetscore.Micros, len(n.q.Sources)), Stamp: stamp}
-	env.Rows[0], env.Stamps[0] = row, stamp
+	if n.keeps || n.env == nil {
+		n.env = &expr.Env{Rows: make([]*value.Record, len(n.q.Sources)), Stamps: make([]fleetscore.Micros, len(n.q.Sources)), Analytics: make([]value.Value, len(n.histories))}
+	}
+	env := n.env
+	env.Stamp, env.Rows[0], env.Stamps[0], env.Err = stamp, row, stamp, nil
 	if len(n.histories) > 0 {
-		env.Analytics = make([]value.Value, len(n.histories))
 		for i, h := range n.histories {
 			env.Analytics[i] = h.Next(env)
 		}
@@ -243,13 +251,17 @@ func (n *node) complete(env *expr.Env) {
 		n.out(env)
 		return
 	}
-	e := entry{stamp: env.Stamp, keys: make([]value.Value, len(q.keys)), args: make([][]value.Value, len(q.group.Aggregates))}
+	if n.slides || n.entry.keys == nil {
+		n.entry = entry{keys: make([]value.Value, len(q.keys)), args: make([][]value.Value, len(q.group.Aggregates))}
+	}
+	e := &n.entry
+	e.stamp = env.Stamp
 	for i, k := range q.keys {
 		e.keys[i] = k.Eval(env)
 	}
-	e.group = q.groupOf(e.keys)
+	e.group = q.groupOf(e.group[:0], e.keys)
 	for i, a := range q.group.Aggregates {
-		e.args[i] = a.Args(env)
+		e.args[i] = a.AppendArgs(e.args[i][:0], env)
 	}
 	for i, w := range n.windows {
 		var key []byte
@@ -257,7 +269,7 @@ func (n *node) complete(env *expr.Env) {
 			key = value.AppendKey(key, x.Eval(env))
 		}
 		e.session = string(key)
-		w.add(e)
+		w.add(*e)
 	}
 	n.failed(env)
 }

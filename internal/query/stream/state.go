@@ -108,7 +108,7 @@ func (g *groups) load(c *value.Cursor, aggregates []*expr.Aggregate, groupOf gro
 		if g.of == nil {
 			g.of = map[string]*group{}
 		}
-		g.of[groupOf(x.keys)] = x
+		g.of[string(groupOf(nil, x.keys))] = x
 		g.order = append(g.order, x)
 	}
 }
@@ -152,7 +152,7 @@ func (s *sliding) load(c *value.Cursor) {
 	entered := int(c.Int())
 	for in := c.Inner(); in.More(); {
 		e := entry{stamp: fleetscore.Micros(in.Int()), keys: in.List()}
-		e.group = s.groupOf(e.keys)
+		e.group = s.groupOf(nil, e.keys)
 		for _, a := range in.List() {
 			e.args = append(e.args, a.Items())
 		}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"container/heap"
 	"math"
+	"slices"
 
 	"github.com/fleetscore/fleetscore"
 	"github.com/fleetscore/fleetscore/internal/query/expr"
@@ -15,10 +16,10 @@ import (
 const never = fleetscore.Micros(math.MaxInt64)
 
 // entry is one event as a window takes it: the group it belongs to, and the arguments of
-// the aggregates.
+// the aggregates. Windows that slide keep it; others don't keep its slices.
 type entry struct {
 	stamp   fleetscore.Micros
-	group   string
+	group   []byte // as groupOf makes it
 	keys    []value.Value
 	session string // the key that has sessions of its own
 	args    [][]value.Value
@@ -49,13 +50,13 @@ type groups struct {
 }
 
 func (g *groups) add(e entry, aggregates []*expr.Aggregate) {
-	x := g.of[e.group]
+	x := g.of[string(e.group)]
 	if x == nil {
-		x = newGroup(e.keys, aggregates)
+		x = newGroup(slices.Clone(e.keys), aggregates)
 		if g.of == nil {
 			g.of = map[string]*group{}
 		}
-		g.of[e.group] = x
+		g.of[string(e.group)] = x
 		g.order = append(g.order, x)
 	}
 	x.add(e)
@@ -76,17 +77,16 @@ func (g *group) add(e entry) {
 }
 
 // groupOf is what the keys of one group have in common; see Plan.TextKeys.
-type groupOf func(keys []value.Value) string
+type groupOf func(b []byte, keys []value.Value) []byte
 
-func (q *Query) groupOf(keys []value.Value) string {
-	var b []byte
+func (q *Query) groupOf(b []byte, keys []value.Value) []byte {
 	for _, k := range keys {
 		if q.texts {
 			k = value.String(KeyText(k))
 		}
 		b = value.AppendKey(b, k)
 	}
-	return string(b)
+	return b
 }
 
 func newWindow(w sql.Window, aggregates []*expr.Aggregate, groupOf groupOf) window {
@@ -179,10 +179,10 @@ type slide struct {
 }
 
 func (s *sliding) add(e entry) {
-	g := s.of[e.group]
+	g := s.of[string(e.group)]
 	if g == nil {
 		g = &slide{}
-		s.of[e.group] = g
+		s.of[string(e.group)] = g
 	}
 	g.events = append(g.events, e)
 	s.queue = append(s.queue, e)
@@ -204,9 +204,9 @@ func (s *sliding) fire(at fleetscore.Micros, emit func(*group)) {
 	var changed []string
 	done := map[string]bool{}
 	note := func(e entry) {
-		if !done[e.group] {
-			done[e.group] = true
-			changed = append(changed, e.group)
+		if name := string(e.group); !done[name] {
+			done[name] = true
+			changed = append(changed, name)
 		}
 	}
 	for s.entered > 0 && s.queue[len(s.queue)-s.entered].stamp == at {

@@ -162,9 +162,19 @@ func NewShape(names []string) *Shape {
 	return s
 }
 
+// fewNames are compared one by one, which is faster than a map.
+const fewNames = 12
+
 // Find returns the place of a column; upper and lower case are alike, unless a column
 // has exactly that name.
 func (s *Shape) Find(name string) (int, bool) {
+	if len(s.Names) <= fewNames {
+		for i := len(s.Names) - 1; i >= 0; i-- {
+			if s.Names[i] == name {
+				return i, true
+			}
+		}
+	}
 	if i, ok := s.index[name]; ok {
 		return i, true
 	}
