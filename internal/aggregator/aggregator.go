@@ -184,9 +184,9 @@ type PartitionStatus struct {
 	Note          string            `json:"note,omitempty"`     // what a person should know about the log: messages that are gone, another hub
 	Replaced      int64             `json:"replaced,omitempty"` // rows that a later row with their key and time replaced
 	Waits         string            `json:"waits"`              // what the rows after CompleteUntil wait for
-	OpenWindows   int               `json:"open_windows"`
-	RowsAhead     int               `json:"rows_ahead"` // rows that wait for sensors which are further behind, with TIMESTAMP BY … OVER
-	HeldBytes     int64             `json:"held_bytes"` // memory of the windows, estimated
+	OpenWindows   int               `json:"open_windows"`       // this and the next two: of a query that reads all partitions, in the first one
+	RowsAhead     int               `json:"rows_ahead"`         // rows that wait for sensors which are further behind, with TIMESTAMP BY … OVER
+	HeldBytes     int64             `json:"held_bytes"`         // memory of the windows, estimated
 }
 
 // Status describes how far the query is.

@@ -579,6 +579,9 @@ func TestGroupsStateLostAfterRetention(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if s := a.Status().Partitions; s[0].HeldBytes == 0 || s[1].HeldBytes != 0 {
+		t.Errorf("what is held is told twice: %+v", s)
+	}
 	for i, p := range a.Status().Partitions {
 		if p.Gone != 0 || p.Note != "" {
 			t.Errorf("partition %d: %d messages are missed: %s", i, p.Gone, p.Note)

@@ -155,11 +155,11 @@ func (r *reading) take(m hub.Message) error {
 	r.a.update(t.partition, func(s *PartitionStatus) {
 		r.a.turn, r.a.marks[t.partition] = t.partition, r.windows.Mark(stamp.Partition, r.a.marks[t.partition].Sources)
 		if ok {
-			s.Watermark, s.OpenWindows = w, r.windows.OpenWindows()
+			s.Watermark = w
 		}
-		s.HeldBytes, s.RowsAhead = open+over, r.ahead()
 		s.Position, s.Taken = max(s.Position, m.Seq), m.Seq
 	})
+	r.tellHeld(open + over)
 	if open > r.a.share {
 		return r.tooMuch(open)
 	}
@@ -176,6 +176,13 @@ func (r *reading) take(m hub.Message) error {
 		return nil
 	}
 	return r.commit(t, done)
+}
+
+// tellHeld tells what the windows hold; of several partitions in the first one, so that sums are right.
+func (r *reading) tellHeld(bytes int64) {
+	r.a.update(r.tracks[0].partition, func(s *PartitionStatus) {
+		s.HeldBytes, s.RowsAhead, s.OpenWindows, s.Replaced = bytes, r.ahead(), r.windows.OpenWindows(), r.windows.Replaced()
+	})
 }
 
 // tooMuch is the error that stops the reading when the open windows take too much
@@ -389,14 +396,13 @@ func (r *reading) commit(by *track, done fleetscore.Micros) error {
 		a.setHold(t.partition, a.needs(t.last))
 		a.committed(t.partition, t.at.count(t.last.Position))
 		a.update(t.partition, func(s *PartitionStatus) {
-			s.CompleteUntil, s.OpenWindows, s.Replaced = done, r.windows.OpenWindows(), r.windows.Replaced()
-			open, over := r.windows.HeldBytes()
-			s.HeldBytes, s.RowsAhead = open+over, r.ahead()
-			if t == by {
+			if s.CompleteUntil = done; t == by {
 				s.Rows += count
 			}
 		})
 	}
+	open, over := r.windows.HeldBytes()
+	r.tellHeld(open + over)
 	if state != nil || r.outlived {
 		r.outlived = a.forget(r.ctx)
 	}
