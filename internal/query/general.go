@@ -328,11 +328,7 @@ func (j *judge) time() string {
 func (j *judge) written() string {
 	var out []string
 	for _, x := range j.over() {
-		name := nameOf(x)
-		if name == "" {
-			name = sql.Format(x)
-		}
-		out = append(out, name)
+		out = append(out, j.script.Written(x))
 	}
 	return strings.Join(out, ", ")
 }

@@ -62,7 +62,8 @@ func (r *reader) statement(text string, script *sql.Script, key []string) (*Plan
 
 // only is the part of a script that one of its statements needs.
 func only(script *sql.Script, s *sql.Select) *sql.Script {
-	out := &sql.Script{Source: script.Source, Tables: script.Tables, Statements: []*sql.Select{s}}
+	out := *script
+	out.Steps, out.Statements = nil, []*sql.Select{s}
 	needed := map[string]bool{}
 	var look func(q *sql.Select)
 	input := func(in sql.Input) {
@@ -87,7 +88,7 @@ func only(script *sql.Script, s *sql.Select) *sql.Script {
 		}
 	}
 	slices.Reverse(out.Steps)
-	return out
+	return &out
 }
 
 // reader turns a syntax tree into a plan.

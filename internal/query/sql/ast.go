@@ -7,6 +7,7 @@
 package sql
 
 import (
+	"strings"
 	"time"
 
 	"github.com/fleetscore/fleetscore/internal/query/value"
@@ -18,6 +19,19 @@ type Script struct {
 	Tables     []Table   // CREATE TABLE
 	Steps      []Step    // of WITH
 	Statements []*Select // what the script puts out
+
+	spans map[Expr][2]int
+}
+
+// Written is an expression as it is written, for messages and explanations.
+func (s *Script) Written(x Expr) string {
+	if c, ok := x.(*Column); ok {
+		return strings.Join(c.Path, ".")
+	}
+	if at, ok := s.spans[x]; ok {
+		return strings.Join(strings.Fields(string(s.Source[at[0]:at[1]])), " ")
+	}
+	return Format(x)
 }
 
 // Table declares the types of an input's columns.

@@ -13,7 +13,12 @@ func (p *parser) expr() (Expr, error) {
 		return nil, p.sql.ErrorAt(p.peek().pos, "the expression is nested more than %d levels deep", maxDepth)
 	}
 	defer func() { p.depth-- }()
-	return p.chain(p.and, "OR")
+	from := p.peek().pos
+	x, err := p.chain(p.and, "OR")
+	if err == nil {
+		p.spans[x] = [2]int{from, p.peek().pos}
+	}
+	return x, err
 }
 
 func (p *parser) and() (Expr, error) { return p.chain(p.not, "AND") }

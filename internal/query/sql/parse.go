@@ -25,7 +25,7 @@ func Parse(text string) (*Script, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &parser{sql: Source(text), tokens: tokens}
+	p := &parser{sql: Source(text), tokens: tokens, spans: map[Expr][2]int{}}
 	return p.script()
 }
 
@@ -34,6 +34,7 @@ type parser struct {
 	tokens []token
 	at     int
 	depth  int
+	spans  map[Expr][2]int // where expressions begin, and what follows them
 }
 
 func (p *parser) peek() token { return p.tokens[p.at] }
@@ -107,7 +108,7 @@ func (p *parser) name(what string) (string, error) {
 }
 
 func (p *parser) script() (*Script, error) {
-	s := &Script{Source: p.sql}
+	s := &Script{Source: p.sql, spans: p.spans}
 	for {
 		for p.take(";") {
 		}

@@ -147,13 +147,13 @@ func (c *compiler) groupBy(s *sql.Select, q *Query, rows *expr.Scope) (*expr.Sco
 		}
 		form := sql.Format(k)
 		q.keys, g.Keys, g.KeyTypes = append(q.keys, x), append(g.Keys, form), append(g.KeyTypes, x.Type)
-		q.Keys = append(q.Keys, c.written(k))
+		q.Keys = append(q.Keys, c.script.Written(k))
 	}
 	for _, o := range s.From.Over {
 		if form := sql.Format(o); !slices.ContainsFunc(g.Keys, func(k string) bool {
 			return k == form || strings.HasSuffix(k, "."+form) || strings.HasSuffix(form, "."+k)
 		}) {
-			return nil, c.plan.SQL.ErrorAt(s.GroupAt, "%s stands behind OVER, so that GROUP BY needs it too", c.written(o)).WithHint("add %s to GROUP BY", c.written(o))
+			return nil, c.plan.SQL.ErrorAt(s.GroupAt, "%s stands behind OVER, so that GROUP BY needs it too", c.script.Written(o)).WithHint("add %s to GROUP BY", c.script.Written(o))
 		}
 	}
 	for _, w := range s.Windows {
@@ -181,7 +181,7 @@ func (c *compiler) aliasAsKey(s *sql.Select, k sql.Expr) error {
 		if it.Expr == nil || plain || !strings.EqualFold(it.Name, col.Path[0]) || names(it.Expr, sql.Format(k)) {
 			continue
 		}
-		return c.plan.SQL.ErrorAt(col.At, "%s is a name that SELECT gives; GROUP BY takes columns of the input and expressions", col.Path[0]).WithHint("write the expression itself: GROUP BY %s", c.written(it.Expr))
+		return c.plan.SQL.ErrorAt(col.At, "%s is a name that SELECT gives; GROUP BY takes columns of the input and expressions", col.Path[0]).WithHint("write the expression itself: GROUP BY %s", c.script.Written(it.Expr))
 	}
 	return nil
 }
@@ -189,14 +189,6 @@ func (c *compiler) aliasAsKey(s *sql.Select, k sql.Expr) error {
 // names reports whether a column occurs in an expression.
 func names(x sql.Expr, form string) bool {
 	return sql.Format(x) == form || slices.ContainsFunc(sql.Children(x), func(y sql.Expr) bool { return names(y, form) })
-}
-
-// written is an expression for messages and explanations.
-func (c *compiler) written(x sql.Expr) string {
-	if col, ok := x.(*sql.Column); ok {
-		return strings.Join(col.Path, ".")
-	}
-	return sql.Format(x)
 }
 
 // items compiles the SELECT list.
