@@ -14,6 +14,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -164,7 +165,10 @@ func (s *scoring) openFrame() error {
 	if len(s.frame) != 3 {
 		return usagef("--frame: the numbers of three open files are needed, of the rows, the results and the coverage")
 	}
-	file := func(i int) *os.File { return os.NewFile(uintptr(s.frame[i]), "frame") }
+	file := func(i int) *os.File {
+		syscall.CloseOnExec(s.frame[i]) // the programs that this process starts don't get it
+		return os.NewFile(uintptr(s.frame[i]), "frame")
+	}
 	if os.Getenv("GOGC") == "off" { // the package says so for the start of this process, in which collections take a tenth of the time
 		if err := os.Unsetenv("GOGC"); err != nil {
 			return err

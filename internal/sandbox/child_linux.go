@@ -41,16 +41,17 @@ func child(files string) {
 		os.Exit(1)
 	}
 	orders, report := os.NewFile(uintptr(3+n), "orders"), os.NewFile(uintptr(4+n), "report")
-	unix.CloseOnExec(3 + n)
-	unix.CloseOnExec(4 + n)
-	unix.CloseOnExec(5 + n) // where the folder is handed over, if it is
 	say := func(h hearsay) {
 		if text, err := json.Marshal(h); err == nil {
 			_, _ = report.Write(text)
 		}
 	}
 	var p plan
-	text, err := io.ReadAll(io.NewSectionReader(orders, 0, 64<<20))
+	err = closeOnExec(3 + n)
+	var text []byte
+	if err == nil {
+		text, err = io.ReadAll(io.NewSectionReader(orders, 0, 64<<20))
+	}
 	if err == nil {
 		err = json.Unmarshal(text, &p)
 	}
@@ -93,6 +94,21 @@ func child(files string) {
 		say(hearsay{Ended: true, Code: status.ExitStatus()})
 	}
 	os.Exit(0) // the kernel ends everything that is left in the namespace
+}
+
+// closeOnExec keeps open files from the program, from this descriptor on: those of this process, and those that its starter
+// inherited itself, such as the lock of a shell or the memory of a notebook.
+func closeOnExec(from int) error {
+	open, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return fmt.Errorf("list open files: %w", err)
+	}
+	for _, f := range open {
+		if fd, err := strconv.Atoi(f.Name()); err == nil && fd >= from {
+			unix.CloseOnExec(fd)
+		}
+	}
+	return nil
 }
 
 // wall puts the layers into force, from the outer to the inner one. The program's folder is

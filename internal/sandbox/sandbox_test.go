@@ -196,6 +196,18 @@ func TestProgram(t *testing.T) {
 			if out, exit, _ := run(t, s, spec, "echo x > "+read+"/input"); exit.Code == 0 {
 				t.Errorf("a file that it may read was written: %q", out)
 			}
+			if !s.Has(sandbox.Namespaces) {
+				return // the program can't list its open files
+			}
+			// A file that whoever started this process left open, such as a lock of a shell.
+			inherited, err := syscall.Dup(int(in.Fd()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer syscall.Close(inherited)
+			if out, exit, err := run(t, s, sandbox.Spec{}, "ls /proc/self/fd"); out != "0\n1\n2\n3\n" || exit.Code != 0 || err != nil { // 3 is the folder that is listed
+				t.Errorf("it has the open files %q, %+v, %v", out, exit, err)
+			}
 		})
 	}
 }
