@@ -169,7 +169,11 @@ def say(manifest: Mapping[str, Any]) -> None:
     lost = {o: n for o, n in manifest["outcomes"].items() if n and o not in ("scored", "no_data")}
     if lost:
         first = "".join("; %s: %s" % (c["examples"][0], c["reason"]) for c in manifest["causes"][:1])
-        warnings.warn("%s sensors weren't scored (%s)%s; result.coverage has them all" % (
-            sum(lost.values()), ", ".join("%d %s" % (n, o) for o, n in lost.items()), first), CoverageWarning, stacklevel=3)
-    if manifest["left_out_rows"]:
-        warnings.warn("%d rows lack a feature and have no prediction" % manifest["left_out_rows"], CoverageWarning, stacklevel=3)
+        n = sum(lost.values())
+        warnings.warn("%s scored (%s)%s; result.coverage has %s" % (
+            "1 sensor wasn't" if n == 1 else "%d sensors weren't" % n, ", ".join("%d %s" % (n, o) for o, n in lost.items()), first,
+            "it" if n == 1 else "them all"), CoverageWarning, stacklevel=3)
+    rows = manifest["left_out_rows"]
+    if rows:
+        text = "1 row lacks a feature and has no prediction" if rows == 1 else "%d rows lack a feature and have no prediction" % rows
+        warnings.warn(text, CoverageWarning, stacklevel=3)

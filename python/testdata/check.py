@@ -99,7 +99,9 @@ def some_not_scored():
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         result = fleetscore.score(odd, missing="skip", **how)
-    assert any("without a model" in str(w.message) or "no_model" in str(w.message) for w in caught), caught
+    said = [str(w.message) for w in caught]
+    assert any(t.startswith("3 sensors weren't scored (3 no_model); ") and t.endswith("has them all") for t in said), said
+    assert "1 row lacks a feature and has no prediction" in said, said
     assert result.outcomes == {"scored": 12, "no_data": 3, "no_model": 3}, result.outcomes
     p, lost = result.predictions, odd["Tag"] == "five"
     lost.iloc[0] = True
