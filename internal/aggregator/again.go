@@ -35,20 +35,26 @@ type base struct {
 
 // judged is what readings are judged by, besides the watermark.
 type judged struct {
-	within fleetscore.Micros // how late they may be
-	least  fleetscore.Micros // readings up to this time are late, because their rows may have been made from another log
-	after  []uint64          // by partition: unless they came up to this message, of which the rows were made
+	within fleetscore.Micros   // how late they may be
+	least  []fleetscore.Micros // by partition: readings up to this time are late, because their rows may have been made from another log
+	after  []uint64            // by partition: unless they came up to this message, of which the rows were made
 }
 
 // judges is what the readings that come now are judged by.
-func (e *events) judges() judged { return judged{e.revise, e.done, e.doneSeq} }
+func (e *events) judges() judged {
+	j := judged{e.revise, slices.Repeat([]fleetscore.Micros{e.done}, len(e.doneSeq)), e.doneSeq}
+	for i, own := range e.own {
+		j.least[i] = min(j.least[i], own)
+	}
+	return j
+}
 
 // leastOf is the time up to which a message's readings are late.
 func (j judged) leastOf(partition int, seq uint64) fleetscore.Micros {
 	if seq <= j.after[partition] {
 		return beginning
 	}
-	return j.least
+	return j.least[partition]
 }
 
 // oldestOf is the time up to which a message's readings that come late are set aside. Those of messages of which
@@ -57,7 +63,7 @@ func (j judged) oldestOf(partition int, seq uint64, oldest fleetscore.Micros) fl
 	if seq <= j.after[partition] {
 		return beginning
 	}
-	return oldest
+	return min(oldest, j.least[partition])
 }
 
 // basesWithin is how many bases there are, at least, within the time that readings may be late.
@@ -92,8 +98,8 @@ func (e *events) due() bool {
 // rebase adds a base when the last one is old, and removes those that no reading can touch. No key may wait to be
 // computed again, because that may need a base that is removed.
 func (e *events) rebase(positions []uint64) {
-	if e.due() {
-		e.bases = append(e.bases, e.base(positions))
+	if e.due() || e.caughtUp { // readings that come after this are judged by another rule
+		e.bases, e.caughtUp = append(e.bases, e.base(positions)), false
 	}
 	w, _ := e.gate.Watermark()
 	for len(e.bases) > 1 && e.bases[1].reached <= w-e.revise {
@@ -266,7 +272,7 @@ func (e *events) put(c computed) (committed []made) {
 	from := e.bases[c.from].reached // earlier rows weren't computed again
 	e.rows = slices.DeleteFunc(e.rows, func(m made) bool { return again[e.lanes.keyOf(m.key)] && m.stamp >= from })
 	for _, m := range c.rows {
-		if m.stamp > e.done {
+		if !e.committed(m.key, m.stamp) {
 			e.rows = append(e.rows, m)
 		} else if m.stamp >= e.touched[e.lanes.keyOf(m.key)] && m.stamp > e.oldest {
 			committed = append(committed, m)

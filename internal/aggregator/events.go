@@ -47,6 +47,7 @@ type events struct {
 	doneSeq  []uint64                             // by partition: while this message isn't reached, the log is read again
 	own      []fleetscore.Micros                  // by partition: rows of its keys up to this time were committed, after an edit
 	behind   map[fleetscore.Key]fleetscore.Micros // keys of partitions where that is less than done
+	caughtUp bool                                 // these were committed as far as the others a moment ago
 	rows     []made                               // that aren't committed yet, older than the watermark
 	ahead    ahead                                // those that aren't, of keys that are ahead of others
 	rowsMade int64                                // ahead of others
@@ -258,7 +259,7 @@ func (e *events) emit(r stream.Row) error {
 		}
 		key += stream.KeyText(r.Record.Values[at])
 	}
-	if own, ok := e.behind[fleetscore.Key(key)]; r.Stamp <= e.done && (!ok || r.Stamp <= own) {
+	if e.committed(fleetscore.Key(key), r.Stamp) {
 		return nil
 	}
 	row := made{key: fleetscore.Key(key), stamp: r.Stamp, values: make([]float64, len(e.place)-n)}
@@ -270,6 +271,12 @@ func (e *events) emit(r stream.Row) error {
 	}
 	e.list(row)
 	return nil
+}
+
+// committed reports whether rows of a key up to a time were committed.
+func (e *events) committed(k fleetscore.Key, stamp fleetscore.Micros) bool {
+	own, ok := e.behind[k]
+	return stamp <= e.done && (!ok || stamp <= own)
 }
 
 // list keeps a row until it is committed.
@@ -316,8 +323,7 @@ func (e *events) Take(m hub.Message, s window.Stamp, key []string, verdict func(
 	again, by := m.Seq <= e.doneSeq[s.Partition], e.judges()
 	least := by.leastOf(s.Partition, m.Seq)
 	e.gate.Since(by.oldestOf(s.Partition, m.Seq, e.oldest))
-	if e.own != nil && e.own[s.Partition] < e.done && slices.Equal(key, e.plan.KeyNames) {
-		least = min(least, e.own[s.Partition])
+	if e.own != nil && e.own[s.Partition] < e.done {
 		e.stayBehind(m.Readings.Keys, e.own[s.Partition])
 	}
 	e.gate.Readings(s, view, least, nil, func(i int, v window.Verdict, p window.Print, stamp fleetscore.Micros) {
@@ -521,7 +527,8 @@ func (e *events) Close(done fleetscore.Micros) *fleetscore.Rows {
 			out.Values[c][at] = x
 		}
 	}
-	e.rows, e.done, e.own = rest, max(e.done, done), nil
+	e.rows, e.done, e.caughtUp = rest, max(e.done, done), e.revise > 0 && e.own != nil
+	e.own = nil
 	clear(e.behind)
 	return out
 }

@@ -607,3 +607,126 @@ func TestGroupsStateLostAfterRetention(t *testing.T) {
 		}
 	}
 }
+
+// TestEditToAllPartitionsRevises is TestEditToAllPartitions with late readings: before the edit, while the log is read again, and after that, in
+// the partition that was behind and in the other one. All have rows.
+func TestEditToAllPartitionsRevises(t *testing.T) {
+	t.Parallel()
+	h, b := hubtest.New(2), openDir(t)
+	want := map[string]bool{}
+	add := func(partition int, at, arrived fleetscore.Micros) {
+		key := fmt.Sprint("d", partition)
+		r := &fleetscore.Readings{Keys: []fleetscore.Key{fleetscore.Key(key)}, KeyIndex: []uint32{0}, Times: []fleetscore.Micros{at}, Columns: []fleetscore.ReadingColumn{{Name: "Value", Numbers: []float64{float64(len(want))}}}}
+		if _, err := h.Append(t.Context(), partition, hub.Stamp{Source: "http", Arrived: arrived}, r); err != nil {
+			t.Fatal(err)
+		}
+		want[fmt.Sprint(key, " ", at)] = true
+	}
+	tick := func(at fleetscore.Micros) {
+		for p := range 2 {
+			if _, err := h.Append(t.Context(), p, hub.Stamp{Source: "http", Arrived: at}, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	second := func(s int) fleetscore.Micros { return 100*minute + fleetscore.Micros(s)*second }
+	from := func(partition, first, last int) {
+		for s := first; s < last; s += 10 {
+			add(partition, second(s), second(s))
+			if s%70 == 20 { // nearly half a minute late; none of partition 0 waits for its commit when the query is edited
+				add(partition, second(s-25), second(s))
+			}
+		}
+	}
+	c := revising("SELECT System.Timestamp() AS TS, Device, MIN(Value) AS Value, COUNT(*) AS N INTO readings FROM hub TIMESTAMP BY TS GROUP BY Device, TumblingWindow(second, 5)")
+	c.Query.LateWithin = fleetscore.Duration(time.Minute)
+	run := func() Status {
+		t.Helper()
+		a, err := runConfig(t, c, h, b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a.Status()
+	}
+	tick(60 * minute)
+	from(0, 0, 600)
+	from(1, 0, 200)
+	run()
+	from(1, 200, 600)
+	c.Query.SQL = "SELECT System.Timestamp() AS TS, Device, Value AS Value, LAG(Value) OVER (LIMIT DURATION(second, 8)) AS N INTO readings FROM hub TIMESTAMP BY TS"
+	from(0, 600, 800)
+	from(1, 600, 800)
+	tick(second(801))
+	tick(second(802))
+	run()
+	from(0, 810, 900)
+	from(1, 810, 900)
+	tick(130 * minute)
+	tick(131 * minute)
+	s := run()
+	rows, _ := rowsIn(t, b)
+	got := map[string]bool{}
+	for id := range rows {
+		got[id] = true
+	}
+	if d := gocmp.Diff(want, got); d != "" {
+		t.Errorf("%d of these are late, rows (-want +got):\n%s", s.Partitions[0].Late+s.Partitions[1].Late, d)
+	}
+}
+
+// TestSetAsideAfterEdit: a late reading that is set aside, because rows of its time were committed after an edit, doesn't count either when
+// rows are computed again from a state that is older than that commit.
+func TestSetAsideAfterEdit(t *testing.T) {
+	t.Parallel()
+	h, b := hubtest.New(2), openDir(t)
+	at := func(s int) fleetscore.Micros { return 100*minute + fleetscore.Micros(s)*second }
+	add := func(partition, time, arrived int, value float64) {
+		r := &fleetscore.Readings{Keys: []fleetscore.Key{fleetscore.Key(fmt.Sprint("d", partition))}, KeyIndex: []uint32{0}, Times: []fleetscore.Micros{at(time)}, Columns: []fleetscore.ReadingColumn{{Name: "Value", Numbers: []float64{value}}}}
+		if value == 0 {
+			r = nil
+		}
+		if _, err := h.Append(t.Context(), partition, hub.Stamp{Source: "http", Arrived: at(arrived)}, r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	both := func(first, last int, value float64) {
+		for s := first; s < last; s += 10 {
+			add(0, s, s, value)
+			add(1, s, s, value)
+		}
+	}
+	both(-2400, -2399, 0)
+	both(0, 200, 1)
+	for s := 200; s < 600; s += 10 {
+		add(0, s, s, 1)
+	}
+	c := revising("SELECT System.Timestamp() AS TS, Device, SUM(Value) AS Value, COUNT(*) AS N INTO readings FROM hub TIMESTAMP BY TS GROUP BY Device, TumblingWindow(second, 5)")
+	c.Query.LateWithin = fleetscore.Duration(11 * time.Minute) // so that the state before the commit is less than half of it old
+	if _, err := runConfig(t, c, h, b); err != nil {           // rows up to 540 and 180
+		t.Fatal(err)
+	}
+	for s := 200; s < 600; s += 10 {
+		add(1, s, s, 1)
+	}
+	both(600, 620, 1) // rows up to 600
+	add(1, 535, 620, 1000)
+	both(620, 650, 1)
+	add(0, 615, 650, 1)
+	both(3000, 3002, 0)
+	both(3001, 3003, 0)
+	c.Query.SQL = "SELECT System.Timestamp() AS TS, Device, SUM(Value) OVER (LIMIT DURATION(second, 100)) AS Value, COUNT(*) OVER (LIMIT DURATION(second, 100)) AS N INTO readings FROM hub TIMESTAMP BY TS"
+	a, err := runConfig(t, c, h, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := a.Status()
+	if late, revised := s.Partitions[0].Late+s.Partitions[1].Late, s.Partitions[0].Revised+s.Partitions[1].Revised; late != 1 || revised != 1 {
+		t.Errorf("%d readings are set aside and %d revise rows, want one each", late, revised)
+	}
+	rows, _ := rowsIn(t, b)
+	for id, want := range map[string]string{fmt.Sprint("d0 ", at(615)): "21 21", fmt.Sprint("d1 ", at(620)): "21 21"} { // those of the hundred seconds up to then
+		if rows[id] != want {
+			t.Errorf("row %s is %q, want %q", id, rows[id], want)
+		}
+	}
+}

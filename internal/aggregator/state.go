@@ -98,7 +98,9 @@ func (e *events) saveApart(f *value.Fields) {
 	var by value.Fields
 	for _, b := range e.bases {
 		by.Int(int64(b.judged.within))
-		by.Int(int64(b.judged.least))
+		for _, least := range b.judged.least {
+			by.Int(int64(least))
+		}
 		for _, seq := range b.judged.after {
 			by.Int(int64(seq))
 		}
@@ -138,19 +140,22 @@ func (e *events) loadApart(in *value.Cursor) bool {
 	}
 	if !in.More() { // states of older releases end here
 		for i := range e.bases {
-			e.bases[i].judged = judged{e.revise, beginning, make([]uint64, len(e.doneSeq))}
+			e.bases[i].judged = judged{e.revise, slices.Repeat([]fleetscore.Micros{beginning}, len(e.doneSeq)), make([]uint64, len(e.doneSeq))}
 		}
 		return good
 	}
 	by := in.Inner()
 	for i := range e.bases {
-		j := judged{within: fleetscore.Micros(by.Int()), least: fleetscore.Micros(by.Int())}
+		j := judged{within: fleetscore.Micros(by.Int())}
+		for range e.doneSeq {
+			j.least = append(j.least, fleetscore.Micros(by.Int()))
+		}
 		for range e.doneSeq {
 			j.after = append(j.after, uint64(by.Int()))
 		}
 		e.bases[i].judged = j
 	}
-	return good
+	return good && by.OK()
 }
 
 func saveLanes(list []kept) value.Value {
@@ -371,10 +376,12 @@ func (a *Aggregator) restore(ctx context.Context, r *reading) (*events, []uint64
 	a.log.Info("open windows are computed again from the hub's readings, because the query was changed or its state is gone", "partition", r.name(), "from", from)
 	e := newEvents(a.plan, r.config())
 	e.join(ctx, a.references)
-	e.replay(list)
 	for _, t := range r.tracks {
-		e.own = append(e.own, t.own)
+		if slices.Equal(a.cfg.Hub.Key, a.plan.KeyNames) { // a partition's rows are those of its keys
+			e.own = append(e.own, t.own)
+		}
 	}
+	e.replay(list)
 	return e, from, nil
 }
 
