@@ -7,6 +7,8 @@ from __future__ import annotations
 import importlib
 import io
 import mmap
+import os
+import weakref
 from typing import IO, Any, Dict, List, Sequence
 
 BATCH_BYTES = 1 << 28  # of a part of an Arrow stream: most DataFrames are one part, and the program refuses parts of 1 GiB
@@ -89,14 +91,33 @@ class Exchange:
         """The DataFrame with Prediction and Score, which replace earlier columns of these names. NaN (in Polars null) says that a row has none."""
         np = importlib.import_module("numpy")
         n = len(self.df)
-        # The columns are the memory that the program wrote to; what is changed later is a copy of this process's own.
-        both = np.frombuffer(mmap.mmap(results.fileno(), 16 * n, access=mmap.ACCESS_COPY) if n else b"", dtype="float64")
+        both = np.frombuffer(mapped(results, 16 * n) if n else b"", dtype="float64")
         if self.kind == "polars":
             pl = importlib.import_module("polars")
             return self.df.with_columns([pl.Series("Prediction", both[:n], nan_to_null=True), pl.Series("Score", both[n:], nan_to_null=True)])
         pd = importlib.import_module("pandas")
         prediction, score = (pd.Series(v, index=self.df.index, copy=False) for v in (both[:n], both[n:]))
         return self.df.assign(Prediction=prediction, Score=score)
+
+
+def mapped(file: IO[bytes], size: int) -> Any:
+    """The memory that the program wrote to; what is changed later is a copy of this process's own.
+
+    It needs no open file, of which a process may have few: with mmap.mmap each result would keep one.
+    """
+    if os.fstat(file.fileno()).st_size < size:
+        raise ValueError("the program gave fewer results than there are rows")
+    ctypes = importlib.import_module("ctypes")
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long
+    libc.munmap.argtypes = ctypes.c_void_p, ctypes.c_size_t
+    at = libc.mmap(None, size, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE, file.fileno(), 0)
+    if at == ctypes.c_void_p(-1).value:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    memory = (ctypes.c_char * size).from_address(at)
+    weakref.finalize(memory, libc.munmap, at, size).atexit = False  # it may be in use until the very end
+    return memory
 
 
 def texts(pa: Any, table: Any) -> Any:

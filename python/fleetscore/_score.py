@@ -103,10 +103,7 @@ def score(df: Any, *, models: "Union[str, os.PathLike[str]]", key: Union[str, Se
             rows.flush()
 
         def wait() -> None:
-            try:  # memory for the results, which takes the program longer than to score when it has to take it
-                os.posix_fallocate(results.fileno(), 0, 16 * len(df))
-            except (AttributeError, OSError):  # the program takes it, or says that there is none
-                pass
+            _binary.take(results, 16 * len(df))  # which takes the program longer than to score when it has to do it
 
         def use(answer: bytes) -> Result:
             covered.seek(0)

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 
@@ -17,6 +18,7 @@ import polars as pl
 
 import fleetscore
 import fleetscore._frames as frames
+from fleetscore import _binary
 
 reference, folder = sys.argv[1:]
 warnings.simplefilter("error", fleetscore.CoverageWarning)
@@ -89,6 +91,33 @@ def empty_and_changed():
     before, result.predictions.loc[0, "Score"] = result.predictions["Score"].to_numpy().copy(), 77.0
     assert result.predictions["Score"].iloc[0] == 77 and (result.predictions["Score"].to_numpy()[1:] == before[1:]).all()
     assert pickle.loads(pickle.dumps(result.predictions)).equals(result.predictions)
+
+
+def many_kept():
+    """Results that are kept keep no files open."""
+    few = data.head(20)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        before, kept = len(os.listdir("/dev/fd")), [fleetscore.score(few, **how) for _ in range(5)]
+    assert len(os.listdir("/dev/fd")) == before
+    for result in kept:
+        assert (result.predictions["Prediction"] == want["Prediction"].head(20)).all()
+
+
+def room_is_taken():
+    """Room for results is taken ahead in memory alone."""
+    taken, real = [], os.posix_fallocate
+    os.posix_fallocate = lambda *args: (taken.append(args), real(*args))
+    try:
+        with tempfile.TemporaryFile() as disk:
+            _binary.take(disk, 4096)
+            assert not taken and os.fstat(disk.fileno()).st_size == 0, taken
+        with _binary.memory() as file:
+            _binary.take(file, 4096)
+            assert bool(taken) == hasattr(os, "memfd_create") and os.fstat(file.fileno()).st_size == 4096 * len(taken), taken
+            _binary.take(file, 0)  # there is nothing to take
+    finally:
+        os.posix_fallocate = real
 
 
 def some_not_scored():
@@ -303,6 +332,6 @@ def use(c, url, file, text):
     refused("not_found", "", lambda: c.wait("no-such-job", timeout=0))
 
 
-for check in (pandas_frames, some_not_scored, without_pyarrow, polars_frames, empty_and_changed, errors, interrupted, killed, client):
+for check in (pandas_frames, many_kept, room_is_taken, some_not_scored, without_pyarrow, polars_frames, empty_and_changed, errors, interrupted, killed, client):
     check()
 print("all good")
