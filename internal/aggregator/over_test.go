@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"math"
 	"os"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/fleetscore/fleetscore"
+	"github.com/fleetscore/fleetscore/internal/catalog"
 	"github.com/fleetscore/fleetscore/internal/hub"
 	"github.com/fleetscore/fleetscore/internal/hub/hubtest"
 	"github.com/fleetscore/fleetscore/internal/query"
@@ -152,7 +154,8 @@ func TestOverEqualsTwin(t *testing.T) {
 				twin := newOverTwin(cfg, 1)
 				e := newEvents(plan, cfg)
 				var got []string
-				for _, m := range logOf(t) {
+				log := logOf(t)
+				for i, m := range log {
 					feedEvents(t, e, m)
 					twin.take(m)
 					if w, _ := e.Watermark(); w != twin.mark {
@@ -164,7 +167,14 @@ func TestOverEqualsTwin(t *testing.T) {
 					}
 					got = append(got, listed(e.Close(done))...)
 					c, state := e.Checkpoint([]uint64{m.Seq}, done), e.Save([]uint64{m.Seq})
-					if e = newEvents(plan, cfg); !e.load(state, c) {
+					if e = newEvents(plan, cfg); rapid.IntRange(0, 3).Draw(t, "lost") == 0 {
+						e.replay([]window.Checkpoint{{Position: m.Seq, Done: done, ReplayFrom: 1, Watermark: beginning}})
+						for _, m := range log[:i+1] {
+							feedEvents(t, e, m)
+						}
+						continue
+					}
+					if !e.load(state, c) {
 						t.Fatal("the state isn't taken")
 					}
 					if again := e.save([]uint64{m.Seq}); string(again) != string(state) {
@@ -397,6 +407,30 @@ func TestOverCrashAnywhere(t *testing.T) {
 	}
 	if n := crashAnywhere(t, c, 1, few); n < 40 {
 		t.Errorf("rows hold only %d readings", n)
+	}
+}
+
+// TestOverStateLost: when the state was lost, the log is read from its oldest message on, as TestOverEqualsTwin does, because the watermark
+// of a sensor depends on all its readings.
+func TestOverStateLost(t *testing.T) {
+	t.Parallel()
+	c := config
+	c.Query.SQL = strings.Replace(config.Query.SQL, "TIMESTAMP BY TS", "TIMESTAMP BY TS OVER Device", 1)
+	h, b := hubtest.New(1), openDir(t)
+	for at := 100 * minute; at <= 300*minute; at += minute {
+		put(t, h, hubtest.At(at), map[string]fleetscore.Micros{"a": at})
+	}
+	if _, err := runConfig(t, c, h, b); err != nil {
+		t.Fatal(err)
+	}
+	loseStates(t, b)
+	h.Expire(0, 3)
+	var log strings.Builder
+	if _, err := runDeps(t, c, h, Deps{Catalog: catalog.New(b), Log: slog.New(slog.NewTextHandler(&log, nil))}); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(log.String(), "from=[3]") || strings.Contains(log.String(), "not in the hub any more") {
+		t.Errorf("%s", log.String())
 	}
 }
 

@@ -364,7 +364,7 @@ func (a *Aggregator) restore(ctx context.Context, r *reading) (*events, []uint64
 			return e, from, nil
 		}
 	}
-	if err := a.atChains(ctx, r, list); err != nil {
+	if err := a.fromOldest(ctx, r, list); err != nil {
 		return nil, nil, err
 	}
 	for i := range list {
@@ -385,10 +385,10 @@ func (a *Aggregator) restore(ctx context.Context, r *reading) (*events, []uint64
 	return e, from, nil
 }
 
-// atChains sets the checkpoints of a query with sessions to the oldest messages that the hub has: where a session is cut depends on where it
-// began, or the one that was cut before it, which may be any time ago.
-func (a *Aggregator) atChains(ctx context.Context, r *reading, list []window.Checkpoint) error {
-	if !a.plan.General.Plan.Sessions() {
+// fromOldest sets the checkpoints of queries whose rows depend on readings of any age to the oldest messages that the hub has: where a
+// session is cut depends on where it began, or the one that was cut before it; and the watermark of a key on all its readings.
+func (a *Aggregator) fromOldest(ctx context.Context, r *reading, list []window.Checkpoint) error {
+	if !a.plan.General.Plan.Sessions() && a.window.Apart == 0 {
 		return nil
 	}
 	stats, err := a.hub.Stats(ctx)
