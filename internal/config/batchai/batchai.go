@@ -39,7 +39,10 @@ type job struct {
 	Cluster            struct{ ID string }
 	NodeCount          int
 	ContainerSettings  *struct {
-		ImageSourceRegistry struct{ ServerURL, Image string }
+		ImageSourceRegistry struct {
+			ServerURL, Image string
+			Credentials      json.RawMessage
+		}
 	}
 	CustomToolkitSettings *struct{ CommandLine string }
 	JobPreparation        *struct{ CommandLine string }
@@ -135,7 +138,10 @@ func (c *converter) settings(all map[string]json.RawMessage) {
 		c.withoutCommand()
 	}
 	if s := j.ContainerSettings; s != nil {
-		image := strings.TrimPrefix(s.ImageSourceRegistry.ServerURL+"/"+s.ImageSourceRegistry.Image, "/")
+		image := imageName(s.ImageSourceRegistry.ServerURL, s.ImageSourceRegistry.Image)
+		if text := string(s.ImageSourceRegistry.Credentials); text != "" && text != "null" {
+			c.lacks("containerSettings.imageSourceRegistry.credentials: passwords of registries come from a file that docker login wrote and --docker-config names (docs/docker.md)")
+		}
 		if c.run == "" || image == "" || strings.ContainsAny(image, " \t\n") {
 			c.lacks("containerSettings: the image %s isn't used", image)
 		} else {
@@ -158,6 +164,18 @@ func (c *converter) settings(all map[string]json.RawMessage) {
 		c.Notes = append(c.Notes, fmt.Sprintf("the cluster %s became the pool %s on this machine; check its scale", path.Base(id), plainName(path.Base(id))))
 	}
 	c.Notes = append(c.Notes, "check hub, fleets and features: a Batch AI job says nothing about columns and models, so that these are the ones of the reference architecture")
+}
+
+// imageName is the name of an image as docker pull takes it. A job may name the registry as an address, and in the image once more.
+func imageName(registry, image string) string {
+	_, address, ok := strings.Cut(registry, "://")
+	if !ok {
+		address = registry
+	}
+	if address = strings.TrimSuffix(address, "/"); image == "" || address == "" || strings.HasPrefix(image, address+"/") {
+		return image
+	}
+	return address + "/" + image
 }
 
 // withoutCommand notes what only a command would need.

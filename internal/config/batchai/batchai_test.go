@@ -74,6 +74,15 @@ func TestConvert(t *testing.T) {
 			t.Errorf("%s: %v\n%s", line, err, p.YAML)
 		}
 	}
+	for registry, image := range map[string]string{
+		`"image": "ubuntu"`: "ubuntu", `"serverUrl": "r.example.com", "image": "a/b:1"`: "r.example.com/a/b:1", `"serverUrl": "r.example.com", "image": "r.example.com/b:1"`: "r.example.com/b:1",
+		`"serverUrl": "https://r.example.com/", "image": "b:1", "credentials": {"username": "u", "password": "hunter2"}`: "r.example.com/b:1",
+	} {
+		p, err := Convert("x.json", []byte(`{"customToolkitSettings": {"commandLine": "a"}, "containerSettings": {"imageSourceRegistry": {`+registry+`}}}`))
+		if err != nil || !strings.Contains(p.YAML, `docker: {image: "`+image+`",`) || strings.Contains(p.YAML, "hunter2") || strings.Contains(p.YAML, "docker login") != strings.Contains(registry, "password") {
+			t.Errorf("%s: %v\n%s", registry, err, p.YAML)
+		}
+	}
 	// As the REST interface shows a job, and without "properties".
 	for _, text := range []string{`{"name": "J", "properties": {"nodeCount": 1, "constraints": {"maxWallClockTime": "1h30m"}}}`, `{"name": "J", "nodeCount": 1}`} {
 		if p, err := Convert("x.json", []byte(text)); err != nil || p.Name != "j" {
