@@ -124,7 +124,12 @@ func (r Replay) bound(bytes int64) error {
 	if bytes <= limit {
 		return nil
 	}
-	return fleetscore.Errorf(fleetscore.Invalid, "replay query", r.Name, "the readings of %s need more than the allowed %d MB of memory", r.Interval, limit>>20).
+	const op = "replay query"
+	if after, _ := r.span(); after == beginning {
+		return fleetscore.Errorf(fleetscore.Invalid, op, r.Name, "the query has sessions, so that all readings up to %s are read, and these need more than the allowed %d MB of memory", r.Interval.To.Format(time.RFC3339), limit>>20).
+			WithHint("set queries.%s.memory_mb to more", r.Name)
+	}
+	return fleetscore.Errorf(fleetscore.Invalid, op, r.Name, "the readings of %s need more than the allowed %d MB of memory", r.Interval, limit>>20).
 		WithHint("replay shorter intervals one after the other, or set queries.%s.memory_mb to more", r.Name)
 }
 

@@ -124,3 +124,30 @@ func TestReplayOfHub(t *testing.T) {
 		}
 	}
 }
+
+// TestReplayOfSessions: where a session is cut depends on where the first of a chain of sessions began, however long before the interval, so that
+// all readings before it are read. If these need too much memory, a shorter interval doesn't help, and isn't advised.
+func TestReplayOfSessions(t *testing.T) {
+	t.Parallel()
+	h := hubtest.New(1)
+	begin(t, h)
+	for s := fleetscore.Micros(6003); s <= 6180; s += 3 {
+		send(t, h, sent{"d", s * second, s * second, 1})
+	}
+	plans, err := query.Parse("SELECT System.Timestamp() AS TS, Device, COUNT(*) AS N INTO d FROM hub TIMESTAMP BY TS GROUP BY Device, SessionWindow(second, 5, 10) OVER (PARTITION BY Device)", []string{"Device"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := Replay{Name: "q", Plan: plans[0], Key: []string{"Device"}, Interval: fleetscore.Interval{From: (6145 * second).Time(), To: (6165 * second).Time()}}
+	got, err := r.Run(t.Context(), []History{HistoryOf(h, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := gocmp.Diff([]fleetscore.Micros{6160 * second}, got.Rows.Times); d != "" { // cut at 6020, 6040 and so on
+		t.Errorf("rows (-want +got):\n%s", d)
+	}
+	r.MaxHeldBytes = 500
+	if _, err := r.Run(t.Context(), []History{HistoryOf(h, 0, 1)}); !fleetscore.Invalid.Is(err) || !strings.Contains(err.Error(), "memory") || strings.Contains(err.Error(), "shorter") {
+		t.Errorf("with little memory: %v", err)
+	}
+}
