@@ -138,7 +138,7 @@ func TestReplayOfSessions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := Replay{Name: "q", Plan: plans[0], Key: []string{"Device"}, Interval: fleetscore.Interval{From: (6145 * second).Time(), To: (6165 * second).Time()}}
+	r := Replay{Name: "q", Plan: plans[0], Key: []string{"Device"}, Interval: fleetscore.Interval{From: (6155 * second).Time(), To: (6175 * second).Time()}}
 	got, err := r.Run(t.Context(), []History{HistoryOf(h, 0, 1)})
 	if err != nil {
 		t.Fatal(err)
