@@ -38,10 +38,10 @@ type Roots []root
 
 type root struct {
 	name string // absolute, as it was given
-	real string // without symbolic links, as far as the path existed
+	real string // without symbolic links, as far as the path existed and could be read
 }
 
-// FindRoots determines the places of folders; the folders needn't exist yet.
+// FindRoots determines the places of folders; the folders needn't exist yet, and the file servers of mounts needn't answer.
 func FindRoots(dirs []string) (Roots, error) {
 	var out Roots
 	for _, dir := range dirs {
@@ -49,25 +49,20 @@ func FindRoots(dirs []string) (Roots, error) {
 		if err != nil {
 			return nil, fault("open folder", dir, err)
 		}
-		real, err := resolve(abs)
-		if err != nil {
-			return nil, fault("open folder", abs, err)
-		}
-		out = append(out, root{abs, real})
+		out = append(out, root{abs, resolve(abs)})
 	}
 	return out, nil
 }
 
-// resolve follows the symbolic links in a path, as far as the path exists.
-func resolve(path string) (string, error) {
-	real, err := filepath.EvalSymlinks(path)
-	if !errors.Is(err, fs.ErrNotExist) || filepath.Dir(path) == path {
-		return real, err
+// resolve follows the symbolic links in a path, as far as the path exists and can be read.
+func resolve(path string) string {
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		return real
 	}
-	if real, err = resolve(filepath.Dir(path)); err != nil {
-		return "", err
+	if filepath.Dir(path) == path {
+		return path
 	}
-	return filepath.Join(real, filepath.Base(path)), nil
+	return filepath.Join(resolve(filepath.Dir(path)), filepath.Base(path))
 }
 
 // String lists the roots as they were given.

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -170,6 +171,31 @@ func TestRootThatComesLater(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.Close()
+}
+
+// TestRootThatCannotBeRead: a root that can't be read, such as a mount whose file server doesn't answer, keeps no other root
+// from being found. It is opened once it can be read.
+func TestRootThatCannotBeRead(t *testing.T) {
+	t.Parallel()
+	good, bad := t.TempDir(), filepath.Join(t.TempDir(), "circle")
+	if err := os.Symlink(bad, bad); err != nil {
+		t.Fatal(err)
+	}
+	roots := find(t, bad, good)
+	if _, err := roots.OpenFolder(bad); err == nil {
+		t.Error("a link to itself was opened")
+	}
+	for range 2 {
+		f, err := roots.OpenFolder(good)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+		if err := errors.Join(os.Remove(bad), os.Mkdir(bad, 0o700)); err != nil {
+			t.Fatal(err)
+		}
+		good = bad
+	}
 }
 
 // TestPipe: a pipe in a folder isn't a blob, and reading doesn't wait for its writer.
