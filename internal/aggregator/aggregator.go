@@ -206,6 +206,9 @@ func (a *Aggregator) Status() Status {
 // waits says what the rows of a partition that come next wait for, and what revisions cost if that is much.
 func (a *Aggregator) waits(s PartitionStatus, partition int) string {
 	text := a.waitsFor(s, partition)
+	if g := a.plan.General; g != nil && g.Timed && s.Filtered > 0 {
+		text += fmt.Sprintf(". Left out since the start: %s without a time by TIMESTAMP BY, or with other types than CREATE TABLE says", fleetscore.Counted(s.Filtered, "reading"))
+	}
 	if s.Costly != "" {
 		text += ". Besides, " + s.Costly
 	}

@@ -108,3 +108,24 @@ func TestWaitsForPartition(t *testing.T) {
 	now = 110 * minute
 	says(" wait for a message in partition 1, whose last one came at " + (101*minute + second).String())
 }
+
+// TestWaitsWithoutTime: where an expression behind TIMESTAMP BY gives readings no time, so that they move nothing, this is said.
+func TestWaitsWithoutTime(t *testing.T) {
+	t.Parallel()
+	c := config
+	c.Query.SQL = strings.Replace(config.Query.SQL, "BY TS", "BY CASE WHEN Device = 'a' THEN TS END", 1)
+	h, b := hubtest.New(1), openDir(t)
+	put(t, h, hub.Stamp{Source: "http", Arrived: 101 * minute}, map[string]fleetscore.Micros{"a": 100 * minute})
+	for i, want := range []string{"its last message came at " + (101 * minute).String() + ". While the gateway works, 5s of silence count too", ". Left out since the start: 1 reading without a time by TIMESTAMP BY"} {
+		if i == 1 {
+			put(t, h, hub.Stamp{Source: "http", Arrived: 102 * minute}, map[string]fleetscore.Micros{"b": 102 * minute})
+		}
+		a, err := runConfig(t, c, h, b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := a.Status().Partitions[0].Waits; !strings.Contains(got, want) || i == 0 && strings.Contains(got, "Left out") {
+			t.Errorf("got  %q\nwant %q", got, want)
+		}
+	}
+}

@@ -20,16 +20,24 @@ type Script struct {
 	Steps      []Step    // of WITH
 	Statements []*Select // what the script puts out
 
-	spans map[Expr][2]int
+	tokens []token
+	spans  map[Expr][2]int // of the tokens
 }
 
-// Written is an expression as it is written, for messages and explanations.
+// Written is an expression as it is written, on one line and without comments, for messages and explanations.
 func (s *Script) Written(x Expr) string {
 	if c, ok := x.(*Column); ok {
 		return strings.Join(c.Path, ".")
 	}
 	if at, ok := s.spans[x]; ok {
-		return strings.Join(strings.Fields(string(s.Source[at[0]:at[1]])), " ")
+		var b strings.Builder
+		for i, t := range s.tokens[at[0]:at[1]] {
+			if i > 0 && t.pos > s.tokens[at[0]+i-1].end {
+				b.WriteByte(' ')
+			}
+			b.WriteString(string(s.Source[t.pos:t.end]))
+		}
+		return b.String()
 	}
 	return Format(x)
 }

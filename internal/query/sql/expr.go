@@ -13,10 +13,10 @@ func (p *parser) expr() (Expr, error) {
 		return nil, p.sql.ErrorAt(p.peek().pos, "the expression is nested more than %d levels deep", maxDepth)
 	}
 	defer func() { p.depth-- }()
-	from := p.peek().pos
+	from := p.at
 	x, err := p.chain(p.and, "OR")
 	if err == nil {
-		p.spans[x] = [2]int{from, p.peek().pos}
+		p.spans[x] = [2]int{from, p.at}
 	}
 	return x, err
 }

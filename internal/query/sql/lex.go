@@ -27,6 +27,7 @@ type token struct {
 	kind tokenKind
 	text string // without quotes
 	pos  int    // byte offset
+	end  int    // behind it
 }
 
 // is reports whether the token is the keyword or sign, in any case.
@@ -87,14 +88,14 @@ func lex(sql Source) ([]token, error) {
 			i++
 		case r >= '0' && r <= '9' || r == '.' && len(rest) > 1 && rest[1] >= '0' && rest[1] <= '9':
 			n := numberLength(rest)
-			out = append(out, token{number, rest[:n], i})
+			out = append(out, token{number, rest[:n], i, i + n})
 			i += n
 		case r == '_' || unicode.IsLetter(r):
 			n := strings.IndexFunc(rest, func(r rune) bool { return r != '_' && !unicode.IsLetter(r) && !unicode.IsDigit(r) })
 			if n < 0 {
 				n = len(rest)
 			}
-			out = append(out, token{word, rest[:n], i})
+			out = append(out, token{word, rest[:n], i, i + n})
 			i += n
 		default:
 			n := 1
@@ -104,11 +105,11 @@ func lex(sql Source) ([]token, error) {
 			if !strings.Contains("(),.*=<>!-+;/%&|^~", rest[:1]) || rest[:n] == "!" {
 				return nil, sql.ErrorAt(i, "%q has no meaning here", r)
 			}
-			out = append(out, token{sign, rest[:n], i})
+			out = append(out, token{sign, rest[:n], i, i + n})
 			i += n
 		}
 	}
-	return append(out, token{endOfText, "", len(sql)}), nil
+	return append(out, token{endOfText, "", len(sql), len(sql)}), nil
 }
 
 func lexQuoted(sql Source, start int, open rune) (token, int, error) {
@@ -137,7 +138,7 @@ func lexQuoted(sql Source, start int, open rune) (token, int, error) {
 	if kind == quoted && b.Len() == 0 {
 		return token{}, 0, sql.ErrorAt(start, "the name is empty")
 	}
-	return token{kind, b.String(), start}, i, nil
+	return token{kind, b.String(), start, i}, i, nil
 }
 
 // numberLength returns the length of the decimal number at the start of s.

@@ -34,7 +34,7 @@ type parser struct {
 	tokens []token
 	at     int
 	depth  int
-	spans  map[Expr][2]int // where expressions begin, and what follows them
+	spans  map[Expr][2]int // which tokens expressions are
 }
 
 func (p *parser) peek() token { return p.tokens[p.at] }
@@ -108,7 +108,7 @@ func (p *parser) name(what string) (string, error) {
 }
 
 func (p *parser) script() (*Script, error) {
-	s := &Script{Source: p.sql, spans: p.spans}
+	s := &Script{Source: p.sql, tokens: p.tokens, spans: p.spans}
 	for {
 		for p.take(";") {
 		}
