@@ -88,6 +88,8 @@ def score(df: Any, *, models: "Union[str, os.PathLike[str]]", key: Union[str, Se
         raise TypeError("workers must be a whole number, not %r" % (workers,))
     if not isinstance(model_timeout, (int, float)):
         raise TypeError("model_timeout must be a number of seconds, not %r" % (model_timeout,))
+    if not 0 < model_timeout < 1e9:
+        raise ValueError("model_timeout must be a number of seconds above 0, not %r" % (model_timeout,))
     columns = {str(c): exchange.column(c) for c in dict.fromkeys(keys + names + ([time] if time else []))}
     with _binary.memory() as rows, _binary.memory() as results, _binary.memory() as covered:
         args = ["score", "--data=-", "--out=-", "--frame=%d,%d,%d" % (rows.fileno(), results.fileno(), covered.fileno()),

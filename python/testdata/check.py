@@ -169,6 +169,8 @@ def errors():
     # Messages name the arguments that were given, not the flags of the command.
     refused("invalid", 'missing="guess": fail, skip or model', lambda: fleetscore.score(data, missing="guess", **how))
     refused("invalid", "workers=-1: 0 or more", lambda: fleetscore.score(data, workers=-1, **how))
+    for seconds in 0, -1, float("nan"), float("inf"):
+        refused(None, "model_timeout must be", lambda: fleetscore.score(data, model_timeout=seconds, **how), ValueError)
     refused("invalid", 'add runtime="python", or runtime="auto"', lambda: fleetscore.score(data, per_model=True, script="s.py", **how))
     refused("invalid", "name them with the argument model, for example 'model_{Device}_{Tag}'", lambda: fleetscore.score(data, **dict(how, model=None)))
     refused("not_found", "set the argument models to the folder", lambda: fleetscore.score(data, **dict(how, models="/no/models")))
