@@ -325,6 +325,9 @@ func (p *parser) call() (Expr, error) {
 			return nil, err
 		}
 	}
+	if p.sees("WITHIN", "GROUP", "(") {
+		return nil, p.sql.ErrorAt(p.peek().pos, "WITHIN GROUP is not supported").WithHint("write OVER (ORDER BY x), as in PERCENTILE_CONT(0.5) OVER (ORDER BY x)")
+	}
 	if o := p.peek(); p.take("OVER", "(") {
 		over, err := p.over(o.pos)
 		c.Over = over

@@ -49,6 +49,7 @@ func TestRefuses(t *testing.T) {
 		{"SELECT a FROM i TIMESTAMP BY 5", "TIMESTAMP BY needs a datetime, and this is a bigint", "DATEADD(millisecond"},
 		{"SELECT DISTINCT a" + in, "SELECT DISTINCT is not supported", "COUNT(DISTINCT x)"},
 		{"SELECT TOP 5 a" + in, "SELECT TOP is not supported", "CollectTop"},
+		{"SELECT PERCENTILE_CONT(0.5) WITHIN GROUP (ORDER BY a) AS p" + in, "line 1, column 29: WITHIN GROUP is not supported", "OVER (ORDER BY x)"},
 		{"SELECT a" + in + "ORDER BY a", `the query ends before "ORDER"`, "order of their times"},
 		{"SELECT a" + in + "CROSS APPLY GetArrayElements(b) AS c", "CROSS is not supported", "GetArrayElement(array, 0)"},
 		{"SELECT a FROM i, j", "FROM takes one input, not a list", "JOIN"},
