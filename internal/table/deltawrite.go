@@ -84,11 +84,15 @@ func (d *Delta) Create(ctx context.Context, s TableSchema) error {
 }
 
 // Extend is Create for a table whose shape gets further columns in time: a table that lacks the
-// last ones gets them. They are null in the files that it has.
+// last ones gets them. They are null in the files that it has. A table that has further ones already, from a
+// later release, stays as it is, and takes files without them.
 func (d *Delta) Extend(ctx context.Context, s TableSchema) error {
 	for {
 		snap, err := d.Snapshot(ctx)
-		if fleetscore.NotFound.Is(err) || err == nil && !s.extends(snap.Schema) {
+		switch {
+		case err == nil && snap.Schema.extends(s):
+			return nil
+		case fleetscore.NotFound.Is(err) || err == nil && !s.extends(snap.Schema):
 			return d.Create(ctx, s)
 		}
 		if err == nil {
