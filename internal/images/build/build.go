@@ -11,6 +11,7 @@ package build
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -26,6 +27,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
@@ -232,11 +234,26 @@ func (i *Image) Push(ctx context.Context, s Server, image string) error {
 	if _, byDigest := ref.(name.Digest); byDigest {
 		return fleetscore.Errorf(fleetscore.Invalid, "push image", image, "an image is pushed under a tag; its digest follows from its content")
 	}
+	if r := ref.Context().RepositoryStr(); path.Clean(r) != r || strings.HasPrefix(r, "..") {
+		return fleetscore.Errorf(fleetscore.Invalid, "push image", image, "the repository's name has an empty part, or one that is . or ..").WithHint("write a repository and a tag, such as team/scorer:v1")
+	}
 	if err := remote.Write(ref, i.Image, remote.WithContext(ctx), remote.WithTransport(s.Transport), remote.WithAuth(authn.Anonymous)); err != nil {
-		return fleetscore.Errorf(fleetscore.Unavailable, "push image", image, "%w", err).
+		return fleetscore.Errorf(kindOf(err), "push image", image, "%w", err).
 			WithHint("pushing needs the role image-push, operator or administrator; a locked tag can't be moved (fleetscore image unlock)")
 	}
 	return nil
+}
+
+// kindOf tells a registry that refuses from one that doesn't answer, or is in trouble.
+func kindOf(err error) fleetscore.Kind {
+	var answer *transport.Error
+	switch {
+	case errors.As(err, &answer) && answer.StatusCode == http.StatusForbidden:
+		return fleetscore.Conflict
+	case errors.As(err, &answer) && answer.StatusCode/100 == 4 && !answer.Temporary():
+		return fleetscore.Invalid
+	}
+	return fleetscore.Unavailable
 }
 
 // Write writes an image under a name: into a file that ends in .tar as docker load takes it,

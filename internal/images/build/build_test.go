@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"go.uber.org/goleak"
@@ -306,6 +307,43 @@ func TestBases(t *testing.T) {
 		t.Error(err)
 	} else if got := contents(t, img); got["more/root.tar"] != string(raw) {
 		t.Errorf("what was pushed has %d files", len(got))
+	}
+}
+
+// TestPushRefused: a registry that refuses an image is told from one that is away.
+func TestPushRefused(t *testing.T) {
+	t.Parallel()
+	i := &Image{Image: empty.Image}
+	status := 0
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/v2/" {
+			return
+		}
+		if r.Method == http.MethodHead {
+			w.WriteHeader(http.StatusNotFound)
+			return
+		}
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, `{"errors": [{"code": "DENIED", "message": "the tag is locked"}]}`)
+	}))
+	defer s.Close()
+	server := Server{Host: strings.TrimPrefix(s.URL, "http://"), Transport: http.DefaultTransport}
+	for _, c := range []struct {
+		status int
+		image  string
+		want   fleetscore.Kind
+		text   string
+	}{
+		{http.StatusForbidden, "team/next:v1", fleetscore.Conflict, "the tag is locked"},
+		{http.StatusBadRequest, "team/next:v1", fleetscore.Invalid, "the tag is locked"},
+		{http.StatusNotImplemented, "team/next:v1", fleetscore.Unavailable, ""},
+		{http.StatusForbidden, "../next:v1", fleetscore.Invalid, "one that is . or .."},
+		{http.StatusForbidden, "team//next:v1", fleetscore.Invalid, "an empty part"},
+	} {
+		status = c.status
+		if err := i.Push(t.Context(), server, c.image); !c.want.Is(err) || !strings.Contains(err.Error(), c.text) {
+			t.Errorf("%s, status %d: %v, want %s, %q", c.image, c.status, err, c.want, c.text)
+		}
 	}
 }
 

@@ -39,7 +39,7 @@ var otherNames = map[string]string{
 	"now": "System.Timestamp()", "getdate": "System.Timestamp()", "getutcdate": "System.Timestamp()", "current_timestamp": "System.Timestamp()",
 	"median": "PERCENTILE_CONT(0.5) OVER (ORDER BY x)", "quantile": "PERCENTILE_CONT(p) OVER (ORDER BY x)", "stddev": "STDEV", "stddev_samp": "STDEV",
 	"stddev_pop": "STDEVP", "var_samp": "VAR", "variance": "VAR", "var_pop": "VARP", "length": "LEN", "substr": "SUBSTRING", "instr": "CHARINDEX",
-	"mean": "AVG", "ceil": "CEILING", "pow": "POWER", "lead": "LAG, on the later event", "first_value": "FIRST", "last_value": "LAST",
+	"mean": "AVG", "average": "AVG", "lastvalue": "LAST", "firstvalue": "FIRST", "total": "SUM", "ceil": "CEILING", "pow": "POWER", "lead": "LAG, on the later event", "first_value": "FIRST", "last_value": "LAST",
 	"row_number": "TopOne() or CollectTop(n) OVER (ORDER BY x)", "rank": "TopOne() or CollectTop(n) OVER (ORDER BY x)", "convert": "CAST(x AS type)",
 	"date_trunc": "a TumblingWindow in GROUP BY", "dateadd_big": "DATEADD", "to_timestamp": "DATEADD(second, x, '1970-01-01')", "array_agg": "Collect", "arg_max": "TopOne(x) OVER (ORDER BY y DESC)",
 	"arg_min":          "TopOne(x) OVER (ORDER BY y ASC)",

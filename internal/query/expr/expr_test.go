@@ -100,7 +100,7 @@ func TestExpressions(t *testing.T) {
 func TestRefuses(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ text, want string }{
-		{"MEDAIN(i)", "line 1, column 8: the function MEDAIN is unknown"}, {"ISNULL(i, 0)", "write COALESCE"}, {"CELING(i)", "is CEILING meant?"}, {"IIF(i > 1, 1, 2)", "write CASE"}, {"NOW()", "write System.Timestamp()"},
+		{"MEDAIN(i)", "line 1, column 8: the function MEDAIN is unknown"}, {"ISNULL(i, 0)", "write COALESCE"}, {"AVERAGE(i)", "write AVG"}, {"LASTVALUE(i)", "write LAST"}, {"CELING(i)", "is CEILING meant?"}, {"IIF(i > 1, 1, 2)", "write CASE"}, {"NOW()", "write System.Timestamp()"},
 		{"UPPER()", "UPPER needs 1 arguments and has 0"}, {"UPPER(s, s)", "line 1, column 17: UPPER takes 1 arguments and has 2"}, {"LEN(r.x, 1)", "takes 1"}, {"DATEADD(hours, 1, 5)", "DATEADD needs a datetime here, and this is a bigint"},
 		{"DATEPART(fortnight, t)", `"fortnight" is not a part of a date`}, {"DATEPART(minut, t)", "is minute meant?"}, {"CAST(i AS int)", "write bigint"}, {"CAST(i AS varchar(10))", "write nvarchar(max)"}, {"CAST(i AS bigit)", "is bigint meant?"}, {"CAST(i AS nvarchar(10))", "max is expected"},
 		{"System.Timestamp() + 1", "DATEADD and DATEDIFF compute with times"}, {"System.Timestamp() = 5", "a datetime can't be compared with a bigint"}, {"AVG(i)", "the aggregate AVG can't be used in SELECT"}, {"UPPER(s) OVER (LIMIT DURATION(second, 1))", "looks back from single events"},
