@@ -442,6 +442,9 @@ func (p *pythonFlags) open(ctx context.Context, processes int, by fleetscore.Fea
 		if err != nil {
 			return nil, err
 		}
+		if filepath.Ext(path) == ".py" {
+			return nil, usagef("--code %s: name the folder that the module lies in", folder)
+		}
 		cfg.Path = append(cfg.Path, path)
 	}
 	if p.script != "" {

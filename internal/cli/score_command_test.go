@@ -51,7 +51,8 @@ with open(os.path.join(output, "preds.csv"), "w") as f:
 	t.Run("refusals", func(t *testing.T) {
 		for args, want := range map[string]string{"": "--runtime command needs --command", "--command x --per row": "--per row: key or task", "--command x --input json": "--input json", "--command x --predictions ../x": "--predictions ../x",
 			"--command x --env SCORE_TEST_OTHER": "--env SCORE_TEST_OTHER", "--command x --param y": "--param y", "--command x --script y": "--script and --per-model", "--runtime native --command x": "need --runtime command",
-			"--runtime python --script none.py": "--script none.py: there is no such file", "--runtime auto --code none": "--code none: there is no such file or folder"} {
+			"--runtime python --script none.py": "--script none.py: there is no such file", "--runtime auto --code none": "--code none: there is no such file or folder",
+			"--runtime auto --code " + filepath.Join(testkit.Root(t), "python", "fleetscore", "_score.py"): "name the folder that the module lies in"} {
 			if code, out := score(strings.Fields(args)...); code != exitUsage || !strings.Contains(out, want) {
 				t.Errorf("%q: exit %d, want %d and %q\n%s", args, code, exitUsage, want, out)
 			}

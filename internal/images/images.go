@@ -237,7 +237,11 @@ func (r *Registry) Resolve(ctx context.Context, repository, reference string) (s
 
 // find returns the manifest of a tag or digest.
 func (r *Registry) find(ctx context.Context, repository, reference string) (e entry, err error) {
-	missing := fleetscore.Errorf(fleetscore.NotFound, "find image", repository+":"+reference, "this registry has no such image").WithHint("fleetscore image ls shows which there are")
+	between := ":"
+	if strings.Contains(reference, ":") { // a digest, or what is meant as one
+		between = "@"
+	}
+	missing := fleetscore.Errorf(fleetscore.NotFound, "find image", repository+between+reference, "this registry has no such image").WithHint("fleetscore image ls shows which there are")
 	if checkRepository(repository) != nil {
 		return e, missing
 	}
