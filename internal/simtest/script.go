@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -233,7 +234,14 @@ func (w *world) settle(ctx context.Context, fed <-chan struct{}) error {
 	}); err != nil {
 		return err
 	}
-	time.Sleep(40 * time.Second) // for what comes late
+	time.Sleep(40 * time.Second)                                                               // for what comes late
+	if err := w.wait("the nodes of late messages are given up", func() (bool, string, error) { // one that came again may say that a node is there
+		nodes, err := w.ledger.Nodes(ctx, "")
+		left := slices.DeleteFunc(nodes, func(n fleetscore.Node) bool { return n.State.Ended() })
+		return len(left) == 0, fmt.Sprintf(": %d are expected to work", len(left)), err
+	}); err != nil {
+		return err
+	}
 	w.conductor.note("the end")
 	for s := w.first(); s != nil; s = w.first() {
 		s.stop()
