@@ -25,8 +25,8 @@ import (
 //
 // A checkpoint holds all of the state (save), so that a restart needn't read again as much of the log as
 // windows and functions look back. If the state is lost, or doesn't fit the query, which was edited, the log is read
-// again from the first message that can still influence rows (replay), and rows that were committed are left
-// out: the other rows are the same.
+// again from the first message that can still influence rows (replay), or from the oldest one that there is (fromOldest),
+// and rows that were committed are left out: the other rows are the same.
 type events struct {
 	plan   *query.Plan
 	form   int64             // of the query's text, for checkpoints

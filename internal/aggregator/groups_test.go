@@ -149,12 +149,7 @@ func TestGroupsOfPartitions(t *testing.T) {
 					c, state := e.Checkpoint(positions, done), e.Save(positions)
 					switch rapid.IntRange(0, 2).Draw(t, "then") {
 					case 0: // it is killed, and goes on from the state
-						if e = newEvents(plan, cfg); !e.load(state, c) {
-							t.Fatal("the state isn't taken")
-						}
-						if again := e.save(positions); string(again) != string(state) {
-							t.Fatal("a state that was taken is saved in another form")
-						}
+						e = goesOn(t, newEvents(plan, cfg), state, c)
 						return errAgain
 					case 1: // the state is lost
 						e = newEvents(plan, cfg)
@@ -199,14 +194,20 @@ func TestCrashInGroups(t *testing.T) {
 		INTO readings FROM hub TIMESTAMP BY TS WHERE Value > -100 GROUP BY RIGHT(Device, 1), SessionWindow(second, 2, 30)`
 	got := crashAnywhere(t, c, 3, func(t *testing.T, h hub.Hub, partitions int) {
 		fill(t, h, partitions)
-		for p := range partitions { // the last message of a partition waits for others
-			if _, err := h.Append(t.Context(), p, hub.Stamp{Source: "http", Arrived: 200 * minute}, nil); err != nil {
-				t.Fatal(err)
-			}
-		}
+		tickAll(t, h, 200*minute) // the last message of a partition waits for others
 	})
 	if got < 500 {
 		t.Errorf("only %d readings are in sessions", got)
+	}
+}
+
+// tickAll appends a tick to each partition.
+func tickAll(t *testing.T, h hub.Hub, arrived fleetscore.Micros) {
+	t.Helper()
+	for p := range h.Partitions() {
+		if _, err := h.Append(t.Context(), p, hub.Stamp{Source: "http", Arrived: arrived}, nil); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
@@ -235,13 +236,8 @@ func TestCrashInGroupsOver(t *testing.T) {
 				}
 			}
 		}
-		for _, at := range []fleetscore.Micros{200 * minute, 201 * minute} {
-			for p := range partitions {
-				if _, err := h.Append(t.Context(), p, hub.Stamp{Source: "http", Arrived: at}, nil); err != nil {
-					t.Fatal(err)
-				}
-			}
-		}
+		tickAll(t, h, 200*minute)
+		tickAll(t, h, 201*minute)
 	})
 	if got < 500 {
 		t.Errorf("only %d readings are in sessions", got)

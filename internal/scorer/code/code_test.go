@@ -110,6 +110,19 @@ func TestPack(t *testing.T) {
 	}
 }
 
+// tenBytes fetches code of 10 bytes, in a file of its own name, through a cache.
+func tenBytes(t *testing.T, cache *code.Cache, name string) (folder string, done func()) {
+	t.Helper()
+	from := t.TempDir()
+	write(t, from, map[string]string{"code/" + name: "10 bytes, "})
+	data := pack(t, code.Part{Name: "code", Path: filepath.Join(from, "code")})
+	folder, done, err := cache.Folder(t.Context(), fleetscore.DigestOf(data), func(context.Context) ([]byte, error) { return data, nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return folder, done
+}
+
 // TestCacheIsBounded: archives that no task uses make room for others, the one that was used
 // least recently first, after whoever else may use them was told.
 func TestCacheIsBounded(t *testing.T) {
@@ -124,14 +137,7 @@ func TestCacheIsBounded(t *testing.T) {
 	}}
 	get := func(name string) (string, func()) {
 		t.Helper()
-		from := t.TempDir()
-		write(t, from, map[string]string{"code/" + name: "10 bytes, "})
-		data := pack(t, code.Part{Name: "code", Path: filepath.Join(from, "code")})
-		folder, done, err := cache.Folder(t.Context(), fleetscore.DigestOf(data), func(context.Context) ([]byte, error) { return data, nil })
-		if err != nil {
-			t.Fatal(err)
-		}
-		return folder, done
+		return tenBytes(t, &cache, name)
 	}
 	a, leaveA := get("a")
 	b, leaveB := get("b")
@@ -177,13 +183,7 @@ func TestFolderThatStays(t *testing.T) {
 	})
 	get := func(name string) string {
 		t.Helper()
-		from := t.TempDir()
-		write(t, from, map[string]string{"code/" + name: "10 bytes, "})
-		data := pack(t, code.Part{Name: "code", Path: filepath.Join(from, "code")})
-		folder, done, err := cache.Folder(t.Context(), fleetscore.DigestOf(data), func(context.Context) ([]byte, error) { return data, nil })
-		if err != nil {
-			t.Fatal(err)
-		}
+		folder, done := tenBytes(t, &cache, name)
 		done()
 		return folder
 	}
