@@ -226,12 +226,12 @@ func (s *Server) connection(raw net.Conn) {
 	if c.sender == nil {
 		s.metrics.refused.Inc()
 	}
-	c.lastWord(err, time.Now().Add(lastWords))
-	c.end() // before answers have ended: nobody waits for them
-	if errors.Is(err, packets.ErrPacketTooLarge) && c.sender != nil {
+	if errors.Is(err, packets.ErrPacketTooLarge) && c.sender != nil { // counted before the client knows, as all that is rejected
 		s.reject(c, "", nil, tooLarge)
 		s.deps.Gateway.Reject(gateway.WayMQTT)
 	}
+	c.lastWord(err, time.Now().Add(lastWords))
+	c.end() // before answers have ended: nobody waits for them
 }
 
 // establish lets the broker serve a connection and says why it ended. A packet that the broker's code can't stand ends
